@@ -1,0 +1,40 @@
+# Two commands on a fresh machine (python3, pip and make): `make demo` and `make test`.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test test-all lint bench docs clean
+
+demo: $(READY)  ## attribute a photograph with a trained network; the picture lands in demo/
+	$(BIN)/captum-deconv demo --out demo
+
+test: $(READY)  ## the tests, GPU ones skipped where there is none
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(READY)  ## every test, the slow ones too
+	$(BIN)/python -m pytest -n 2
+
+lint: $(READY)  ## style, types, import layers, docstrings
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/flake8 captum_deconv
+
+bench: $(READY)  ## measure; tables on the screen, JSON in benchmarks/results/
+	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/zoo.py
+
+docs: $(READY)  ## the documentation, warnings are errors
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) build dist demo docs/_build *.egg-info
+
+# torch and torchvision come in matching releases, so both are left to pip to choose.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[test,docs]'
+	touch $@
