@@ -12,7 +12,6 @@ if TYPE_CHECKING:
         Deconvnet,
         Deconvolution,
         GuidedBackprop,
-        GuidedGradCam,
         InputGradient,
         LayerDeconvnet,
         LayerGradient,
@@ -21,20 +20,22 @@ if TYPE_CHECKING:
         NeuronGradient,
         NeuronGuidedBackprop,
     )
+    from captum_deconv.grad_cam import GuidedGradCam
+    from captum_deconv.gradients import compare, gradient_func, strongest
     from captum_deconv.report import (
         Coverage,
         RectifierCoverageError,
         RectifierCoverageWarning,
         coverage,
     )
-    from captum_deconv.gradients import compare, gradient_func, strongest
 
 _HOMES = {
     "attribution": (
-        *("InputGradient", "GuidedBackprop", "Deconvnet", "Deconvolution", "GuidedGradCam"),
+        *("InputGradient", "GuidedBackprop", "Deconvnet", "Deconvolution"),
         *("NeuronGradient", "NeuronGuidedBackprop", "NeuronDeconvnet"),
         *("LayerGradient", "LayerGuidedBackprop", "LayerDeconvnet"),
     ),
+    "grad_cam": ("GuidedGradCam",),
     "gradients": ("compare", "gradient_func", "strongest"),
     "report": ("Coverage", "RectifierCoverageError", "RectifierCoverageWarning", "coverage"),
 }

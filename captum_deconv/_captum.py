@@ -38,12 +38,7 @@ NeuronSelector = int | tuple[int | slice, ...] | Callable[..., Tensor]
 
 
 def as_tuple(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Return the inputs as a tuple of tensors.
-
-    Raises:
-        AssertionError: If they are neither a tensor nor a tuple; a list is refused, as in Captum.
-        TypeError: If the tuple holds anything but tensors, or nothing.
-    """
+    """Return the inputs as a tuple of tensors; a list is refused, as in Captum."""
     formatted: tuple[Tensor, ...] = _format_tensor_into_tuples(inputs)
     if not formatted:
         raise TypeError("inputs is an empty tuple: give at least one tensor")
@@ -70,11 +65,7 @@ def like_inputs(inputs: Any, attributions: tuple[Tensor, ...]) -> Any:
 def in_device_order(
     captured: dict[torch.device, tuple[Tensor, ...]], device_ids: list[int] | None
 ) -> list[tuple[Tensor, ...]]:
-    """Return what each device of a DataParallel model captured, in the order of the batch.
-
-    Raises:
-        AssertionError: If there are several devices and ``device_ids`` does not name them.
-    """
+    """Return what each device of a DataParallel model captured, in the order of the batch."""
     return [captured[device] for device in _sort_key_list(list(captured), device_ids)]
 
 

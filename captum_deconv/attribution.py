@@ -34,26 +34,25 @@ layer name, ``RuntimeError`` for a layer that never runs and for an output witho
 checkpoint hides part of the graph.
 """
 
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
 import torch
 from captum.attr import GradientAttribution, LayerAttribution, NeuronAttribution
-from torch import Tensor, nn
+from torch import Tensor
 
 from captum_deconv import gradients
 from captum_deconv._captum import NeuronSelector, Target, as_tuple, like_inputs, log_usage
-from captum_deconv.report import Activations, Uncovered
 from captum_deconv.gradients import GradientFunction, Layer
 from captum_deconv.graph import EveryBackward
+from captum_deconv.report import Activations, Uncovered
 
 Inputs = Tensor | tuple[Tensor, ...]
 Model = Callable[..., Any]
 
 
-class _Attribution(GradientAttribution):  # type: ignore[misc]  # captum publishes no types
+class MethodAttribution(GradientAttribution):  # type: ignore[misc]  # captum publishes no types
     """What all classes share: the gradient function of their method, and Captum's refusals."""
 
     method: str
@@ -65,7 +64,7 @@ class _Attribution(GradientAttribution):  # type: ignore[misc]  # captum publish
     def _gradient(
         self, inputs: Inputs, target: Target, additional_forward_args: Any
     ) -> tuple[Tensor, ...]:
-        """Call ``gradient_func`` as it stands now: Captum's neuron classes put in one of their own."""
+        """Call ``gradient_func`` as it stands now: Captum's neuron classes put in their own."""
         tensors = as_tuple(inputs)
         if isinstance(self.gradient_func, GradientFunction):
             return self.gradient_func(self.forward_func, tensors, target, additional_forward_args)
@@ -80,7 +79,7 @@ class _Attribution(GradientAttribution):  # type: ignore[misc]  # captum publish
         return EveryBackward(own.rule, own.examine) if own.rule is not None else nullcontext()
 
 
-class InputGradient(_Attribution):
+class InputGradient(MethodAttribution):
     r"""The gradient of the target to the input: at each ReLU, :math:`R \cdot 1[x > 0]`.
 
     Simonyan et al. 2013, arXiv:1312.6034, section 3. Captum's ``Saliency``, signed unless asked
@@ -109,7 +108,7 @@ class InputGradient(_Attribution):
         return like_inputs(inputs, tuple(map(torch.abs, result)) if abs else result)
 
 
-class _RuleAttribution(_Attribution):
+class _RuleAttribution(MethodAttribution):
     """A method with a rule of its own, from the output to the input.
 
     Args:
@@ -162,7 +161,7 @@ class Deconvnet(_RuleAttribution):
 Deconvolution = Deconvnet
 
 
-class _NeuronAttribution(NeuronAttribution, _Attribution):  # type: ignore[misc]  # captum publishes no types
+class _NeuronAttribution(NeuronAttribution, MethodAttribution):  # type: ignore[misc]  # captum publishes no types
     """A method from a neuron of a layer to the input; the forward pass stops at the layer.
 
     A layer that the model calls several times counts with its last call.
@@ -247,7 +246,7 @@ class NeuronDeconvnet(_NeuronRuleAttribution):
     method = "deconvnet"
 
 
-class _LayerAttribution(LayerAttribution, _Attribution):  # type: ignore[misc]  # captum publishes no types
+class _LayerAttribution(LayerAttribution, MethodAttribution):  # type: ignore[misc]  # captum publishes no types
     """A method from the output to a layer; nothing below the layer is differentiated.
 
     A layer that the model calls several times counts with its last call.
@@ -330,100 +329,3 @@ class LayerDeconvnet(_LayerRuleAttribution):
     """The deconvnet from the output to a layer."""
 
     method = "deconvnet"
-
-
-class GuidedGradCam(_Attribution):
-    """Guided Grad-CAM: guided backpropagation times the upsampled Grad-CAM of a layer.
-
-    Selvaraju et al. 2017, arXiv:1610.02391, section 3.3. One forward pass serves both factors.
-
-    Args:
-        model: A module, or any callable that runs the layer and returns a tensor.
-        layer: The module, or its dotted name in the model: a convolution's output, ``(N, C, h, w)``.
-        device_ids: The order of devices, for a DataParallel model that the callable hides.
-        activations: As for :class:`GuidedBackprop`.
-        uncovered: As for :class:`GuidedBackprop`.
-    """
-
-    method = "guided_backprop"
-
-    def __init__(
-        self,
-        model: Model,
-        layer: Layer,
-        device_ids: list[int] | None = None,
-        *,
-        activations: Activations = "relu",
-        uncovered: Uncovered = "warn",
-    ) -> None:
-        GradientAttribution.__init__(self, model)
-        self.layer = layer
-        self.device_ids = device_ids
-        self.gradient_func = self._function = GradientFunction(
-            self.method, activations=activations, uncovered=uncovered
-        )
-
-    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # captum publishes no types
-    def attribute(
-        self,
-        inputs: Inputs,
-        target: Target = None,
-        additional_forward_args: Any = None,
-        interpolate_mode: str = "nearest",
-        attribute_to_layer_input: bool = False,
-    ) -> Any:
-        """Attribute the target to the inputs.
-
-        Args:
-            inputs: As for every class; ``(N, C, H, W)`` for images.
-            target: As for every class.
-            additional_forward_args: As for every class.
-            interpolate_mode: How Grad-CAM's map is brought to the input's size, by the names of
-                :func:`torch.nn.functional.interpolate`.
-            attribute_to_layer_input: Take Grad-CAM of what the layer takes.
-
-        Returns:
-            As every class; an empty tensor, with a warning, for an input that a map of the layer
-            cannot be brought to the size of, as in Captum.
-
-        Raises:
-            AssertionError: If the layer has several tensors.
-        """
-        plain = GradientFunction("input_gradient")
-        plain.guard = self._function.guard
-        activations, weights, guided = gradients.of_layer_and_inputs(
-            self.forward_func,
-            self.layer,
-            inputs,
-            target,
-            additional_forward_args,
-            (plain, self._function),
-            device_ids=self.device_ids,
-            of_layer_input=attribute_to_layer_input,
-        )
-        assert len(activations) == 1, (
-            f"Grad-CAM needs a layer of one tensor, and {self.layer!r} has {len(activations)}"
-        )
-        cam = _grad_cam(activations[0], weights[0])
-        result = tuple(_times_upsampled(part, cam, interpolate_mode) for part in guided)
-        return like_inputs(inputs, result)
-
-
-def _grad_cam(activations: Tensor, gradient: Tensor) -> Tensor:
-    """Return Grad-CAM, ``(N, 1, h, w)``: channels weighted by their mean gradient, rectified."""
-    spatial = tuple(range(2, gradient.dim()))
-    weights = gradient.mean(spatial, keepdim=True) if spatial else gradient
-    return nn.functional.relu((weights * activations).sum(1, keepdim=True))
-
-
-def _times_upsampled(guided: Tensor, cam: Tensor, mode: str) -> Tensor:
-    try:
-        return guided * LayerAttribution.interpolate(cam, tuple(guided.shape[2:]), mode)
-    except (RuntimeError, ValueError, NotImplementedError) as error:
-        warnings.warn(
-            f"Grad-CAM of shape {tuple(cam.shape)} cannot be brought to the size of an input of "
-            f"shape {tuple(guided.shape)} ({error}): its attribution is empty",
-            UserWarning,
-            stacklevel=2,
-        )
-        return torch.empty(0)

@@ -44,8 +44,8 @@ def calls_once(model: nn.Module, name: str) -> bool:
         False also where it cannot be told.
     """
     layer = model.get_submodule(name)
-    paths = [path for path, module in model.named_modules(remove_duplicate=False) if module is layer]
-    if len(paths) != 1:
+    named = model.named_modules(remove_duplicate=False)
+    if sum(module is layer for _, module in named) != 1:
         return False
     parent, step = model, ""
     for part in name.split(".") if name else ():
@@ -110,6 +110,8 @@ class _Reader:
                 return self._repeated([iterated, *body, *orelse], self_name)
             case _ if isinstance(node, _REPEATING):
                 return self._repeated(ast.iter_child_nodes(node), self_name)
+            case ast.Call(func=ast.Name(id="len")):
+                return 0
             case ast.Call(func=function, args=args, keywords=keywords):
                 inside = self._count_all([*args, *keywords], self_name)
                 return inside + self._count_called(function, self_name)
@@ -135,7 +137,8 @@ class _Reader:
         variable = [node.id for node in ast.walk(target) if isinstance(node, ast.Name)][-1]
         uses = [node for node in nodes if isinstance(node, ast.Name) and node.id == variable]
         calls = [node for node in nodes if isinstance(node, ast.Call) and node.func in uses]
-        if len(uses) != len(calls) or len(calls) > 1 or any(isinstance(n, _REPEATING) for n in nodes):
+        repeated = any(isinstance(node, _REPEATING) for node in nodes)
+        if repeated or len(calls) > 1 or len(uses) != len(calls):
             return math.inf
         return len(calls) + self._count_all(body, self_name)
 
@@ -155,7 +158,8 @@ class _Reader:
         if isinstance(value, (list, tuple, dict, set)):
             parts = value.values() if isinstance(value, dict) else value
             return math.inf if any(isinstance(part, nn.Module) for part in parts) else 0
-        if isinstance(value, _PLAIN) or (getattr(value, "__module__", "") or "").startswith("torch."):
+        home = getattr(value, "__module__", None) or ""
+        if isinstance(value, _PLAIN) or home.startswith("torch."):
             return 0
         method = name in dir(type(self.parent)) and name not in vars(self.parent)
         return self.count_calls(getattr(value, "__func__", value)) if method else math.inf

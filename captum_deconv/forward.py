@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.jit import optimized_execution  # type: ignore[attr-defined]  # not in its __all__
 
 from captum_deconv.calls import calls_once
 
@@ -60,7 +61,7 @@ def differentiable(forward_func: Callable[..., Any]) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         # What is warm stays warm, and nothing that this pass does warms it up.
-        stack.enter_context(torch.jit.optimized_execution(False))
+        stack.enter_context(optimized_execution(False))
         if "torch._dynamo" in sys.modules:  # else nothing can be compiled, and the import is slow
             stack.enter_context(_eager_stance)
         stack.enter_context(_buffers_kept(forward_func))
@@ -101,6 +102,12 @@ def _owner(forward_func: Callable[..., Any]) -> Any:
 def make_leaves(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Return leaves with the inputs' values that gradients can be taken for.
 
+    Args:
+        inputs: The user's tensors, which stay as they are.
+
+    Returns:
+        One for each, of its shape; they share its memory, so nothing may write to them.
+
     Raises:
         TypeError: If an input is neither of a floating-point nor of a complex type.
         ValueError: If an input holds NaN or infinite values.
@@ -114,7 +121,7 @@ def make_leaves(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
                 "token indices, explain an embedding layer with one of the Layer classes"
             )
         _check_finite(tensor, index)
-        # An inference tensor's detached twin is one too; only a copy is a tensor that autograd takes.
+        # What is detached from an inference tensor is one too; autograd takes only a copy.
         leaf = tensor.clone() if tensor.is_inference() else tensor.detach()
         leaves.append(leaf.requires_grad_())
     return tuple(leaves)
@@ -156,7 +163,8 @@ def _interpret(module: Any, arguments: list[Any]) -> Any:
     """
     missing = module.forward.schema.arguments[1 + len(arguments) :]
     arguments += [a.default_value for a in missing if a.has_default_value()]
-    return torch._C._jit_interpret_graph(module.inlined_graph, (module._c, *arguments))
+    interpret: Callable[..., Any] = torch._C._jit_interpret_graph  # type: ignore[attr-defined]  # no stub
+    return interpret(module.inlined_graph, (module._c, *arguments))
 
 
 class _Reached(BaseException):
@@ -268,6 +276,9 @@ def capture(
         stop: End the pass at the layer, provided that it is called once; where the source
             cannot prove that, the pass runs to its end and the last call counts.
 
+    Returns:
+        What to put around the forward pass.
+
     Raises:
         ValueError: If the model has no layer of that name.
         TypeError: If the layer is no module, or a name is given for a model that is none.
@@ -318,5 +329,3 @@ def _find(model: Any, layer: nn.Module | str) -> tuple[str, nn.Module]:
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "see named_modules()"
         raise ValueError(f"the model has no layer {layer!r}: {hint}")
     return repr(layer), names[layer]
-
-

@@ -1,4 +1,4 @@
-"""Gradients under a rule: of an output to the inputs, of a neuron to the inputs, of an output to a layer.
+"""Gradients under a rule: of an output or a neuron to the inputs, of an output to a layer.
 
 One forward pass records a graph; each rule is one backward pass over it. :class:`GradientFunction`
 has the signature of Captum's ``gradient_func``, so any of Captum's gradient methods takes a rule:
@@ -141,7 +141,7 @@ def of_neuron(
     device_ids: list[int] | None = None,
     of_layer_input: bool = False,
 ) -> tuple[Tensor, ...]:
-    """Return the gradient of a layer's neuron to the inputs; the forward pass stops at the layer."""
+    """Return the gradient of a neuron to the inputs; the forward pass stops at its layer."""
     arguments = as_arguments(additional_forward_args)
     function.guard.check_mode(forward_fn)
     with forward.differentiable(forward_fn):
@@ -277,28 +277,25 @@ def strongest(channel: int) -> Callable[[Tensor], Tensor]:
             raise TypeError("strongest() needs a layer of one tensor, and this one has several")
         if activations.dim() < 2 or not -activations.shape[1] <= channel < activations.shape[1]:
             raise IndexError(
-                f"channel {channel} is out of range for a layer of shape "
-                f"{tuple(activations.shape)}"
+                f"channel {channel} is out of range for a layer of shape {tuple(activations.shape)}"
             )
-        places = activations[:, channel].flatten(1) if activations.dim() > 2 else activations[:, [channel]]
+        places = activations[:, channel].reshape(len(activations), -1)
         return places.gather(1, places.argmax(1, keepdim=True)).squeeze(1)
 
     return select_strongest
 
 
 def _select(output: Any, target: Target) -> Tensor:
-    """Select the target from what a model returned, once it proves to be a tensor.
-
-    Raises:
-        TypeError: If the output is no tensor.
-    """
+    """Select the target from what a model returned; a TypeError tells how to wrap the model."""
     if not isinstance(output, Tensor):
-        example = {dict: '["out"]', tuple: "[0]", list: "[0]"}.get(type(output), ".logits")
-        if isinstance(output, dict):
-            example = f"[{next(iter(output), 'out')!r}]"
+        one = ".logits"
+        if isinstance(output, (tuple, list)):
+            one = "[0]"
+        elif isinstance(output, dict):
+            one = f"[{next(iter(output), 'out')!r}]"
         raise TypeError(
             f"the model returned a {type(output).__name__}, not a tensor: wrap it in a function "
-            f"that selects one, such as lambda x: model(x){example}"
+            f"that selects one, such as lambda x: model(x){one}"
         )
     return select_target(output, target)
 
@@ -311,11 +308,7 @@ def _backward(
     whole: bool = False,
     keep: bool = False,
 ) -> list[tuple[Tensor, ...]]:
-    """Run one backward pass for each function, each value of the outputs counting 1.
-
-    Raises:
-        RuntimeError: If nothing leads back from the outputs.
-    """
+    """Run one backward pass for each function, each value of the outputs counting 1."""
     if not all(output.requires_grad for output in outputs):
         raise RuntimeError(
             "the output does not require grad, so no gradient leads back to the inputs: the model "

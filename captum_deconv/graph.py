@@ -1,4 +1,4 @@
-"""Find the rectifiers on an autograd graph and put a rule on them for the length of a backward pass.
+"""Find the rectifiers on an autograd graph, and put a rule on them for one backward pass.
 
 However a rectifier is written (a module, a function, a method, in place, reused, inside TorchScript
 or a transformer layer), autograd records a node for the call. Its inputs' gradients are what the
@@ -119,8 +119,8 @@ _ACTIVATIONS: dict[str, tuple[str, str, Callable[[Any], bool]]] = {
     "HardswishBackward0": ("smooth", "Hardswish", _always),
 }
 
-# Autograd gives these no gradient, all of it or half of it where the input equals the bound,
-# depending on the release; they may also broadcast. So the papers' 1[x > 0] is applied to them here.
+# Where the input equals the bound, autograd passes on nothing, all or half of the signal, depending
+# on the operation and the release; bounds may also broadcast. So these get the papers' 1[x > 0].
 _BOUNDS = frozenset(name for name in _ACTIVATIONS if name.startswith(("Clamp", "Maximum", "Fmax")))
 
 # Activations that no paper gives a rule for, and that no choice of families overrides.
@@ -132,7 +132,7 @@ _WITHOUT_RULE = {
     "TanhBackward0": "Tanh",
 }
 
-# Gates, normalisations and outputs: nonlinear, and normal in a network that a deconvnet is made for.
+# Gates, normalisations and outputs: nonlinear, and normal in a network made for a deconvnet.
 _ORDINARY = {
     "HardsigmoidBackward0": "Hardsigmoid",
     "LogSoftmaxBackward0": "LogSoftmax",
@@ -158,7 +158,9 @@ _TRANSPARENT = (
 )
 
 
-def survey(outputs: Sequence[Tensor], inputs: Sequence[Tensor], activations: str = "relu") -> Survey:
+def survey(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], activations: str = "relu"
+) -> Survey:
     """Find the rectifiers between outputs and inputs, and what else is nonlinear or opaque.
 
     Args:
@@ -208,7 +210,7 @@ def _hidden_in(node: Any, name: str) -> str | None:
     if isinstance(node, BackwardCFunction):
         return None if name.startswith(_TRANSPARENT) else "custom autograd function"
     if name == "CopySlices":
-        # An in-place call on a slice: autograd runs its node inside this one, out of any hook's reach.
+        # An in-place call on a slice: autograd runs its node inside this one, out of hooks' reach.
         inner = getattr(node, "_wrapped_node", None)
         if inner is None:
             return "in-place call on a slice, of a kind this torch does not tell"
@@ -224,7 +226,7 @@ def _hidden_in(node: Any, name: str) -> str | None:
 
 
 def _between(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Node]:
-    """Return the nodes on the paths from the outputs down to the inputs, the inputs' own left out."""
+    """Return the nodes on the paths from the outputs down to the inputs, those excluded."""
     ends = {get_gradient_edge(tensor).node for tensor in inputs}
     consumers: dict[Node, list[Node]] = {get_gradient_edge(tensor).node: [] for tensor in outputs}
     waiting = list(consumers)
@@ -267,7 +269,7 @@ def overridden(rectifiers: Sequence[Rectifier], rule: Rule | None) -> Iterator[N
             for node, _, _ in rectifiers:
                 replace = _replace_bounded if type(node).__name__ in _BOUNDS else _replace
                 hook = partial(replace, node, rule)
-                hooks.callback(node.register_hook(hook).remove)  # type: ignore[arg-type]  # torch types a hook as returning None
+                hooks.callback(node.register_hook(hook).remove)
         yield
 
 
@@ -314,7 +316,8 @@ class EveryBackward(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is not torch.autograd.grad:
             return func(*args, **kwargs)
-        outputs, inputs = (*args, *(kwargs[name] for name in ("outputs", "inputs") if name in kwargs))[:2]
+        named = [kwargs[name] for name in ("outputs", "inputs") if name in kwargs]
+        outputs, inputs = (*args, *named)[:2]
         found = self.examine(_as_list(outputs), _as_list(inputs))
         with overridden(found.rectifiers, self.rule):
             return func(*args, **kwargs)

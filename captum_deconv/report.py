@@ -7,7 +7,7 @@
 overridden: 1 node
   ReLU (ReluBackward0): 1, in '1'
 left as it is, though a rule would belong there: 1 node
-  GELU (GeluBackward0): 1, in '2'; activations="all" overrides it
+  GELU (GeluBackward0): 1, in '2'; activations="all" overrides it, which no paper defines
 """
 
 import sys
@@ -44,7 +44,7 @@ class Finding:
     Attributes:
         operation: What they compute, such as ``"ReLU"``.
         node: The name of autograd's node, such as ``"ReluBackward0"``.
-        family: ``"relu"``, ``"leaky"``, ``"smooth"``, ``"no rule"``, ``"opaque"`` or ``"ordinary"``.
+        family: ``"relu"``, ``"leaky"``, ``"smooth"``, ``"no rule"``, ``"opaque"``, ``"ordinary"``.
         count: How many there are.
         modules: Dotted paths of the modules that they run in, where they can be told.
     """
@@ -111,8 +111,8 @@ def _section(
 
 _REMEDIES = {
     "leaky": 'activations="leaky" overrides it',
-    "smooth": 'activations="all" overrides it, though no paper defines a rule for it',
-    "no rule": "no paper defines a rule for it",
+    "smooth": 'activations="all" overrides it, which no paper defines',
+    "no rule": "no paper defines a rule for it, nor does this package",
     "opaque": "no rule can reach inside",
 }
 
@@ -167,11 +167,7 @@ def coverage(
 
 
 def refuse_reentrant(survey: graph.Survey) -> None:
-    """Raise an error that says what to do where a checkpoint hides its part of the graph.
-
-    Raises:
-        RectifierCoverageError: If the survey met a reentrant checkpoint.
-    """
+    """Raise an error that says what to do where a checkpoint hides its part of the graph."""
     if any(type(left.node).__name__ == "CheckpointFunctionBackward" for left in survey.uncovered):
         raise RectifierCoverageError(
             "the model uses reentrant checkpointing, which hides its rectifiers and does not work "
@@ -234,7 +230,7 @@ def _places(forward_func: Callable[..., Any]) -> Iterator[Callable[[Any], str | 
         started.append(_next_number())
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        spans.append((started.pop(), _next_number(), names[module]))
+        spans.append((started.pop(), _next_number(), names[module] or "(the model itself)"))
 
     names = {module: name for name, module in _named_modules(forward_func)}
     with ExitStack() as hooks:

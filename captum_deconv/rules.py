@@ -1,12 +1,12 @@
 r"""The backward rules of a rectifier: all that the three methods differ in.
 
-With :math:`R` the signal that arrives from above at a ReLU whose input was :math:`x`, what it passes on is
+With :math:`R` the signal from above at a ReLU whose input was :math:`x`, what it passes on is
 
-======================  ==============================  ===============================
-input gradient          :math:`R \cdot 1[x > 0]`        Simonyan et al., arXiv:1312.6034
-deconvnet               :math:`\max(R, 0)`              Zeiler & Fergus, arXiv:1311.2901
-guided backprop         :math:`\max(R, 0) \cdot 1[x > 0]`  Springenberg et al., arXiv:1412.6806
-======================  ==============================  ===============================
+================  ================================  =======================================
+input gradient    :math:`R \cdot 1[x > 0]`          Simonyan et al., arXiv:1312.6034
+deconvnet         :math:`\max(R, 0)`                 Zeiler & Fergus, arXiv:1311.2901
+guided backprop   :math:`\max(R, 0) \cdot 1[x > 0]`  Springenberg et al., arXiv:1412.6806
+================  ================================  =======================================
 
 Autograd has applied the first row by the time a rule is called, so a rule sees both sides of the
 node: ``grad_input``, which is :math:`R \cdot 1[x > 0]`, and ``grad_output``, which is :math:`R`.
@@ -14,9 +14,9 @@ node: ``grad_input``, which is :math:`R \cdot 1[x > 0]`, and ``grad_output``, wh
 >>> import torch
 >>> R = torch.tensor([-1.0, -1.0, 2.0, 2.0])
 >>> x = torch.tensor([-3.0, 3.0, -3.0, 3.0])
->>> deconvnet(R * (x > 0), R)
+>>> deconvnet(R.where(x > 0, 0), R)
 tensor([0., 0., 2., 2.])
->>> guided_backprop(R * (x > 0), R)
+>>> guided_backprop(R.where(x > 0, 0), R)
 tensor([0., 0., 0., 2.])
 """
 

@@ -1,0 +1,368 @@
+"""The command line: it reads what was typed, has it done, and prints what came of it.
+
+It holds no logic of its own. How errors, warnings and progress look is `console`'s part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from captum_deconv.console import PROGRAM, OneLineErrors, print_line, track
+
+if TYPE_CHECKING:
+    from captum_deconv.images import Photograph
+    from captum_deconv.models import LoadedModel
+    from captum_deconv.question import Question
+    from captum_deconv.results import Result
+
+
+class Method(str, Enum):
+    """What `--method` takes."""
+
+    all = "all"
+    input_gradient = "input_gradient"
+    guided_backprop = "guided_backprop"
+    deconvnet = "deconvnet"
+    guided_gradcam = "guided_gradcam"
+
+
+class Activations(str, Enum):
+    """What `--activations` takes."""
+
+    relu = "relu"
+    leaky = "leaky"
+    all = "all"
+
+
+class Uncovered(str, Enum):
+    """What `--uncovered` takes."""
+
+    warn = "warn"
+    raise_ = "raise"
+    ignore = "ignore"
+
+
+app = typer.Typer(
+    name=PROGRAM,
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_Model = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A torchvision model (resnet50, vgg16, ...), efficientnet-lite0, or "
+        "package.module:factory for a network of your own.",
+        show_default=True,
+    ),
+]
+_Activations = Annotated[
+    Activations,
+    typer.Option(help="What the rules apply to: ReLUs, leaky ones too, or smooth ones too."),
+]
+_Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name=PROGRAM)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        packages = ("torch", "captum")
+        beside = ", ".join(f"{package} {version(package)}" for package in packages)
+        typer.echo(f"{PROGRAM} {version('captum-deconv')} ({beside})")
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error, too.")
+    ] = False,
+) -> None:
+    """Which input pattern caused this activation?
+
+    Three answers that differ in how they go back through a ReLU: the input gradient, the deconvnet
+    and guided backprop, exact on every network however its rectifiers are written.
+
+    [bold]Examples[/bold]
+
+      captum-deconv demo --out demo
+      captum-deconv attribute cat.jpg --model resnet50 --out cat.png
+      captum-deconv coverage --model mobilenet_v2
+    """
+
+
+@app.command(no_args_is_help=True)
+def attribute(
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Photographs, in any common format.")
+    ],
+    model: _Model = "resnet50",
+    weights: Annotated[
+        str,
+        typer.Option(
+            "--weights",
+            "-w",
+            help="DEFAULT (the trained ones), none (random, seeded) or a FILE: .safetensors, or a "
+            "state dict saved by torch.save. No pickle is executed.",
+        ),
+    ] = "DEFAULT",
+    method: Annotated[
+        list[Method] | None,
+        typer.Option(
+            metavar="METHOD",
+            help="all, input_gradient, guided_backprop, deconvnet or guided_gradcam; may be given "
+            "more than once. all (so if left out) is the three rules, and guided_gradcam too where "
+            "a layer is given without a neuron.",
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--target",
+            "-t",
+            metavar="auto|INT|LABEL",
+            help="The class to explain: auto (the likeliest; so if left out), its number, or any "
+            "part of its name that no other class has.",
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(metavar="PATH", help="A layer's dotted name, such as layer4.1.relu."),
+    ] = None,
+    neuron: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CHANNEL[:Y:X]|strongest",
+            help="A neuron of --layer to explain in place of a class: at a place, where its "
+            "channel is strongest, or the strongest of all.",
+        ),
+    ] = None,
+    device: _Device = "auto",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", metavar="PICTURE", help="The figure: .png, .pdf or .svg."),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            "--save",
+            "-s",
+            metavar="FILE.safetensors",
+            help="The numbers: a tensor (N, C, H, W) per method, and a record of where from.",
+        ),
+    ] = None,
+    activations: _Activations = Activations.relu,
+    uncovered: Annotated[
+        Uncovered, typer.Option(help="What to do about nonlinearities that no rule applies to.")
+    ] = Uncovered.warn,
+) -> None:
+    """Attribute a class, or a neuron, to the pixels of photographs.
+
+    [bold]Examples[/bold]
+
+      The likeliest class of a photograph, by all three methods:
+        captum-deconv attribute cat.jpg --model resnet50 --out cat.pdf
+
+      A class of your choice, by one method, as numbers:
+        captum-deconv attribute cat.jpg -t tabby --method deconvnet -s t.safetensors
+
+      The strongest neuron of a layer, and one channel where it is strongest:
+        captum-deconv attribute cat.jpg --layer layer2 --neuron strongest -o a.png
+        captum-deconv attribute cat.jpg --layer layer2 --neuron 42 -o b.png
+
+      A network and weights of your own:
+        captum-deconv attribute *.png -m my.nets:build -w my.safetensors -o c.png
+    """
+    from captum_deconv.images import read_image
+    from captum_deconv.question import Question
+
+    question = Question(
+        methods=tuple(m.value for m in method or [Method.all]),
+        target=target,
+        layer=layer,
+        neuron=neuron,
+        activations=cast(Any, activations.value),
+        uncovered=cast(Any, uncovered.value),
+    )
+    _check_outputs(images, out, save)
+    photographs = [read_image(path) for path in images]
+    loaded = _load(model, weights, device)
+    results = _explain(loaded, photographs, question, one_size=save is not None)
+    _print_results(results)
+    _write(loaded, results, question, out, save)
+
+
+@app.command()
+def coverage(
+    image: Annotated[
+        Path | None, typer.Argument(metavar="[IMAGE]", help="By default random numbers.")
+    ] = None,
+    model: _Model = "resnet50",
+    weights: Annotated[
+        str,
+        typer.Option(
+            "--weights",
+            "-w",
+            help="As for attribute; random ones by default, because they make no difference here.",
+        ),
+    ] = "none",
+    size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="H W", help="Height and width of the random numbers."),
+    ] = None,
+    device: _Device = "auto",
+    activations: _Activations = Activations.relu,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict", help="Exit with 1 unless there are rectifiers and all are reached."
+        ),
+    ] = False,
+) -> None:
+    """Say which rectifiers of a network the rules reach, and what is left as it is.
+
+    [bold]Examples[/bold]
+
+      captum-deconv coverage --model mobilenet_v2
+      captum-deconv coverage --model mypackage.nets:build --size 64 64 --strict
+    """
+    from captum_deconv.explain import measure_coverage
+    from captum_deconv.images import read_image
+    from captum_deconv.models import choose_device, load_model
+
+    photograph = None if image is None else read_image(image)
+    # That the weights are random needs no line here: only the graph is looked at.
+    loaded = load_model(model, weights, choose_device(device))
+    report = measure_coverage(loaded, photograph, size, cast(Any, activations.value))
+    typer.echo(str(report))
+    if strict and not report.complete:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Made where it is missing.")
+    ] = Path("demo"),
+    device: _Device = "auto",
+) -> None:
+    """Show all methods on a photograph of a cat, with a trained EfficientNet-Lite0.
+
+    Nothing is downloaded: network and photograph come with the packages of the extra "demo".
+
+    [bold]Example[/bold]
+
+      captum-deconv demo --out demo
+    """
+    from captum_deconv.images import read_demo_image
+    from captum_deconv.models import LITE
+    from captum_deconv.question import Question
+    from captum_deconv.results import make_folder
+
+    make_folder(out)
+    photograph = read_demo_image()
+    loaded = _load(LITE, "DEFAULT", device)
+    layer = "_blocks.10"
+    for name, question in (
+        ("cat", Question()),
+        ("cat_neuron", Question(layer=layer, neuron="strongest")),
+    ):
+        results = _explain(loaded, [photograph], question)
+        _print_results(results)
+        _write(loaded, results, question, out / f"{name}.png", out / f"{name}.safetensors")
+
+
+def _load(model: str, weights: str, device: str) -> LoadedModel:
+    from captum_deconv.models import choose_device, load_model
+
+    loaded = load_model(model, weights, choose_device(device))
+    for note in loaded.notes:
+        print_line("note", note)
+    return loaded
+
+
+def _check_outputs(images: Sequence[Path], out: Path | None, save: Path | None) -> None:
+    from captum_deconv.plotting import PICTURES
+    from captum_deconv.results import check_output
+
+    if out is None and save is None:
+        raise typer.BadParameter("there is nowhere to put the result: give --out, --save or both")
+    if out is not None:
+        check_output(out, PICTURES, keep=images)
+    if save is not None:
+        check_output(save, (".safetensors",), keep=images)
+
+
+def _explain(
+    loaded: LoadedModel,
+    photographs: Sequence[Photograph],
+    question: Question,
+    one_size: bool = True,
+) -> list[Result]:
+    from captum_deconv.explain import explain_image, prepare_inputs
+
+    inputs = prepare_inputs(loaded, photographs, one_size)
+    results = []
+    with track(len(photographs)) as advance:
+        for photograph, tensor in zip(photographs, inputs, strict=True):
+            results.append(explain_image(loaded, photograph, tensor, question))
+            advance()
+    return results
+
+
+def _print_results(results: Sequence[Result]) -> None:
+    for result in results:
+        for note in result.notes:
+            print_line("note", f"{result.name}: {note}")
+        typer.echo(result.name)
+        for score in result.top:
+            typer.echo(f"  {score.probability:7.2%}  {score.index:5d}  {score.label}")
+        if result.target is not None:
+            target = result.target
+            typer.echo(f"  target: {target.label} ({target.index}), {target.probability:.2%}")
+        if result.neuron is not None:
+            neuron = result.neuron
+            place = ":".join(map(str, (neuron.channel, *neuron.place)))
+            typer.echo(f"  neuron: {place} of {neuron.layer}, activation {neuron.activation:.4g}")
+
+
+def _write(
+    loaded: LoadedModel,
+    results: Sequence[Result],
+    question: Question,
+    out: Path | None,
+    save: Path | None,
+) -> None:
+    from captum_deconv.explain import describe_run
+    from captum_deconv.plotting import describe_result, plot_attributions, save_figure
+    from captum_deconv.results import save_results
+
+    if save is not None:
+        save_results(results, save, describe_run(loaded, question))
+        typer.echo(f"tensors: {save}")
+    if out is not None:
+        figure = plot_attributions([describe_result(result) for result in results])
+        save_figure(figure, out)
+        typer.echo(f"picture: {out}")
