@@ -35,7 +35,6 @@ checkpoint hides part of the graph.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
 import torch
@@ -70,13 +69,9 @@ class MethodAttribution(GradientAttribution):  # type: ignore[misc]  # captum pu
             return self.gradient_func(self.forward_func, tensors, target, additional_forward_args)
         # Captum's function wants inputs that require grad, and knows of no rule.
         leaves = tuple(tensor.detach().clone().requires_grad_() for tensor in tensors)
-        with torch.enable_grad(), self._rule_everywhere():
+        with torch.enable_grad(), EveryBackward(self._function.rule, self._function.examine):
             result = self.gradient_func(self.forward_func, leaves, target, additional_forward_args)
         return tuple(gradient.detach() for gradient in result)
-
-    def _rule_everywhere(self) -> AbstractContextManager[Any]:
-        own = self._function
-        return EveryBackward(own.rule, own.examine) if own.rule is not None else nullcontext()
 
 
 class InputGradient(MethodAttribution):

@@ -31,7 +31,7 @@ from captum_deconv._captum import (
     select_target,
 )
 from captum_deconv.report import Activations, Guard, Uncovered
-from captum_deconv.rules import RULES, Rule, rule_of
+from captum_deconv.rules import RULES, rule_of
 
 Layer = nn.Module | str
 
@@ -92,7 +92,12 @@ class GradientFunction:
     def examine(
         self, outputs: Sequence[Tensor], inputs: Sequence[Tensor], *, whole: bool = False
     ) -> graph.Survey:
-        """Find the rectifiers that the rule overrides, and report what it misses."""
+        """Find the rectifiers that the rule overrides, and report what it misses.
+
+        Without a rule there is nothing to find.
+        """
+        if self.rule is None:
+            return graph.Survey((), (), ())
         survey = graph.survey(outputs, inputs, self.activations)
         self.guard.check_survey(survey, whole=whole)
         return survey
@@ -314,12 +319,12 @@ def _backward(
             "the output does not require grad, so no gradient leads back to the inputs: the model "
             "computes it under torch.no_grad, detaches it, rounds it, or returns a constant"
         )
+    # What no rule reaches is reported before anything is computed.
+    found = [function.examine(outputs, inputs, whole=whole) for function in functions]
     ones = [torch.ones_like(output) for output in outputs]
     results = []
     for index, function in enumerate(functions):
-        rule: Rule | None = function.rule
-        found = () if rule is None else function.examine(outputs, inputs, whole=whole).rectifiers
-        with graph.overridden(found, rule):
+        with graph.overridden(found[index].rectifiers, function.rule):
             results.append(
                 torch.autograd.grad(
                     outputs,

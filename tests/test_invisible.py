@@ -77,7 +77,7 @@ class Failing(nn.Module):
         x = self.relu(x)
         if self.error is not None:
             raise self.error
-        return self.relu(self.relu(self.conv2(self.conv1(x)))).flatten(1)
+        return self.relu(self.conv2(self.relu(self.conv1(x)))).flatten(1)
 
 
 @pytest.mark.parametrize("error", [RuntimeError, ZeroDivisionError, KeyboardInterrupt])
@@ -148,7 +148,6 @@ def test_the_callers_modes_stay(mode, call, model, images):
         result = call(model, images)
         snapshot.assert_unchanged()
     assert not result.requires_grad
-    assert not result.is_inference()
     if mode != "autocast":
         assert torch.equal(result, expected)
 

@@ -1,0 +1,136 @@
+"""Bad input, from Python: one precise exception each, before anything is computed wrongly."""
+
+import pytest
+import torch
+from torch import nn
+
+from captum_deconv import (
+    Deconvnet,
+    GuidedBackprop,
+    InputGradient,
+    LayerDeconvnet,
+    LayerGradient,
+    NeuronDeconvnet,
+    NeuronGradient,
+    compare,
+)
+
+
+@pytest.mark.parametrize("cls", [InputGradient, GuidedBackprop, Deconvnet])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_integer_inputs(cls, dtype, model, images):
+    with pytest.raises(TypeError, match=r"inputs\[0\] is of type .*convert images with .float\(\)"):
+        cls(model).attribute(images.to(dtype), 1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_nan_and_infinite_inputs(value, model, images):
+    images[1, 2, 3, 4] = value
+    with pytest.raises(ValueError, match=r"inputs\[0\] holds 1 NaN or infinite values of 576"):
+        Deconvnet(model).attribute(images, 1)
+
+
+def test_what_is_no_tensor(model, images):
+    with pytest.raises(AssertionError):
+        Deconvnet(model).attribute("cat", 1)
+    with pytest.raises(TypeError, match="additional_forward_args"):
+        Deconvnet(model).attribute((images, 3), 1)
+    with pytest.raises(TypeError, match="empty tuple"):
+        Deconvnet(model).attribute((), 1)
+
+
+@pytest.mark.parametrize(
+    ("output", "hint"),
+    [
+        (lambda x: {"out": x, "aux": x}, r"dict.*lambda x: model\(x\)\['out'\]"),
+        (lambda x: (x, x), r"tuple.*model\(x\)\[0\]"),
+        (lambda x: [x], r"list.*model\(x\)\[0\]"),
+        (lambda x: None, "NoneType"),
+    ],
+)
+def test_outputs_that_are_no_tensor(output, hint, images):
+    for call in (
+        lambda: Deconvnet(output).attribute(images),
+        lambda: compare(output, images),
+        lambda: LayerDeconvnet(nn.Sequential(nn.ReLU(), Returning(output)), "0").attribute(images),
+    ):
+        with pytest.raises(TypeError, match=hint):
+            call()
+
+
+class Returning(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda x: x.detach().flatten(1).sum(1),
+        lambda x: torch.no_grad()(torch.relu)(x).flatten(1).sum(1),
+        lambda x: torch.ones(len(x)),
+        lambda x: (x > 0).flatten(1).sum(1),
+    ],
+)
+def test_outputs_without_a_way_back(forward, images):
+    for cls in (InputGradient, Deconvnet):
+        with pytest.raises(RuntimeError, match="does not require grad.*no_grad.*detaches"):
+            cls(forward).attribute(images)
+
+
+def test_layer_names(model, images):
+    with pytest.raises(ValueError, match="no layer 'conv3': did you mean 'conv"):
+        NeuronDeconvnet(model, "conv3").attribute(images, 0)
+    with pytest.raises(ValueError, match="no layer 'zzz': see named_modules"):
+        LayerDeconvnet(model, "zzz").attribute(images, 0)
+    with pytest.raises(TypeError, match="module or its dotted name"):
+        NeuronDeconvnet(model, 3).attribute(images, 0)
+    with pytest.raises(TypeError, match="give the module itself"):
+        NeuronDeconvnet(lambda x: model(x), "conv1").attribute(images, 0)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_layers_that_never_run(model, images):
+    model.unused = nn.Linear(2, 2)
+    for method in (NeuronDeconvnet(model, "unused"), LayerDeconvnet(model, nn.ReLU())):
+        with pytest.raises(RuntimeError, match="did not run"):
+            method.attribute(images, 0)
+    scripted = torch.jit.trace(model, images)
+    with pytest.raises(RuntimeError, match="inside TorchScript"):
+        NeuronDeconvnet(scripted, scripted.conv1).attribute(images, 0)
+
+
+def test_layers_that_return_no_tensors(images):
+    model = nn.Sequential(Returning(lambda x: {"features": x}), Returning(lambda d: d["features"]))
+    with pytest.raises(TypeError, match="layer '0' returns a dict"):
+        NeuronGradient(model, "0").attribute(images, 0)
+    with pytest.raises(TypeError, match="layer '1' takes a dict"):
+        LayerGradient(model, "1").attribute(images, (0, 0, 0), attribute_to_layer_input=True)
+
+
+def test_layers_with_several_tensors_need_a_selector_function(images):
+    model = nn.Sequential(Returning(lambda x: (torch.relu(x), x)), Returning(lambda pair: pair[0]))
+    method = NeuronDeconvnet(model, "0")
+    with pytest.raises(AssertionError, match="neuron selector function"):
+        method.attribute(images, (0, 0, 0))
+    chosen = method.attribute(images, lambda pair: pair[0][:, 0, 1, 1])
+    expected = torch.zeros_like(images)
+    expected[:, 0, 1, 1] = 1
+    assert torch.equal(chosen, expected)
+
+
+def test_a_layer_of_integers_gives_zeros(images):
+    layer = Returning(lambda x: (x * 1, x.argmax(1)))
+    model = nn.Sequential(layer, Returning(lambda pair: torch.relu(pair[0]).flatten(1).sum(1)))
+    floats, integers = LayerGradient(model, "0").attribute(images)
+    assert torch.equal(floats, (images > 0).float())
+    assert torch.equal(integers, torch.zeros(3, 8, 8, dtype=torch.int64))
+
+
+def test_a_scalar_output_is_one_value_for_the_batch(images):
+    result = GuidedBackprop(lambda x: torch.relu(x).sum()).attribute(images)
+    assert torch.equal(result, (images > 0).float())

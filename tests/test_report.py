@@ -1,0 +1,293 @@
+"""Nothing silent: what is overridden, what is not, and how the user is told."""
+
+import warnings
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from captum_deconv import (
+    Deconvnet,
+    GuidedBackprop,
+    GuidedGradCam,
+    InputGradient,
+    LayerGuidedBackprop,
+    NeuronDeconvnet,
+    RectifierCoverageError,
+    RectifierCoverageWarning,
+    compare,
+    coverage,
+)
+
+X = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
+
+
+def named(findings):
+    return {finding.operation: finding.count for finding in findings}
+
+
+@pytest.mark.parametrize(
+    ("function", "operation"),
+    [
+        (F.relu, "ReLU"),
+        (torch.relu, "ReLU"),
+        (torch.Tensor.relu, "ReLU"),
+        (F.relu6, "ReLU6"),
+        (lambda x: F.hardtanh(x, 0, 1), "ReLU6"),
+        (lambda x: F.threshold(x, 0, 0), "threshold"),
+        (lambda x: x.clamp(min=0), "clamp"),
+        (lambda x: x.clamp(0, 3), "clamp"),
+        (lambda x: x.clamp_min(0), "clamp"),
+        (lambda x: x.clamp(min=torch.tensor(0.0)), "clamp"),
+        (lambda x: torch.clamp_min(x, torch.zeros(6)), "clamp"),
+        (lambda x: torch.maximum(x, torch.zeros(6)), "maximum"),
+        (lambda x: torch.maximum(torch.tensor(0.0), x), "maximum"),
+        (lambda x: torch.fmax(x, torch.tensor(0.0)), "fmax"),
+    ],
+)
+def test_every_spelling_of_a_rectifier_is_found(function, operation):
+    found = coverage(lambda x: function(x).sum(1), X)
+    assert named(found.overridden) == {operation: 1}
+    assert found.complete
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.hardtanh(x),
+        lambda x: F.threshold(x, 0.5, 0),
+        lambda x: x.clamp(min=1e-3),
+        lambda x: x.clamp(max=0),
+        lambda x: x.clamp(min=torch.ones(6)),
+        lambda x: torch.maximum(x, torch.ones(6)),
+        lambda x: torch.maximum(x, -x),
+        F.normalize,
+    ],
+)
+def test_a_bound_elsewhere_is_no_rectifier(function):
+    found = coverage(lambda x: function(x).sum(1), X)
+    assert not found.overridden
+    assert not found.uncovered
+
+
+LEAKY = [nn.LeakyReLU(), nn.PReLU(), nn.RReLU(), nn.LeakyReLU(inplace=True), nn.RReLU(inplace=True)]
+SMOOTH = [
+    *(nn.ELU(), nn.SELU(), nn.CELU(), nn.GELU(), nn.SiLU(), nn.Mish(), nn.Softplus()),
+    *(nn.Hardswish(), nn.ELU(inplace=True), nn.CELU(inplace=True)),
+]
+
+
+@pytest.mark.parametrize("activation", [*LEAKY, *SMOOTH], ids=str)
+def test_families(activation):
+    model = nn.Sequential(nn.Linear(6, 4), activation, nn.Linear(4, 2), nn.ReLU()).eval()
+    leaky = activation in LEAKY
+    assert sum(named(coverage(model, X).uncovered).values()) == 1
+    assert coverage(model, X, activations="leaky").complete is leaky
+    assert coverage(model, X, activations="all").complete
+    with pytest.warns(RectifierCoverageWarning, match='"leaky"' if leaky else "no paper"):
+        Deconvnet(model).attribute(X, 1)
+    with pytest.raises(RectifierCoverageError, match=type(activation).__name__):
+        GuidedBackprop(model, uncovered="raise").attribute(X, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plain = Deconvnet(model, uncovered="ignore").attribute(X, 1)
+        ruled = Deconvnet(model, activations="all", uncovered="raise").attribute(X, 1)
+    assert not torch.equal(plain, ruled)
+
+
+def test_activations_without_any_rule_are_named():
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Tanh(), nn.Hardshrink(), nn.GLU())
+    found = coverage(model, X, activations="all")
+    assert named(found.uncovered) == {"Tanh": 1, "Hardshrink": 1, "GLU": 1}
+    with pytest.warns(RectifierCoverageWarning, match="Tanh"):
+        GuidedBackprop(model, activations="all").attribute(X, 1)
+
+
+def test_gates_and_outputs_are_listed_and_warned_of_by_nothing():
+    model = nn.Sequential(
+        nn.Linear(6, 6), nn.ReLU(), nn.LayerNorm(6), nn.Sigmoid(), nn.Hardsigmoid(), nn.Softmax(1)
+    )
+    found = coverage(model, X)
+    assert set(named(found.ordinary)) == {"LayerNorm", "Sigmoid", "Hardsigmoid", "Softmax"}
+    assert found.complete
+    GuidedBackprop(model, uncovered="raise").attribute(X, 1)
+
+
+def test_the_report_reads_well():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Sequential(nn.Conv2d(4, 4, 3), nn.SiLU()), nn.Sigmoid()
+    )
+    text = str(coverage(model, torch.rand(1, 3, 8, 8)))
+    assert text.splitlines() == [
+        "overridden: 1 node",
+        "  ReLU (ReluBackward0): 1, in '1'",
+        "left as it is, though a rule would belong there: 1 node",
+        "  SiLU (SiluBackward0): 1, in '2.1'; activations=\"all\" overrides it, which no paper "
+        "defines",
+        "nonlinear, with its ordinary gradient, as in the papers: 1 node",
+        "  Sigmoid (SigmoidBackward0): 1, in '3'",
+    ]
+
+
+def test_places_of_functional_rectifiers(model, images):
+    (relu,) = coverage(model, images).overridden
+    assert relu.count == 3
+    assert relu.modules == ("relu", "(the model itself)")
+
+
+@pytest.mark.parametrize(
+    ("name", "uncovered", "ordinary"),
+    [
+        ("densenet121", {}, set()),
+        ("vit_b_32", {"GELU": 12}, {"LayerNorm"}),
+        ("mobilenet_v3_small", {"Hardswish": 19}, {"Hardsigmoid"}),
+        ("efficientnet_b0", {"SiLU": 49}, {"Sigmoid"}),
+        ("regnet_y_400mf", {}, {"Sigmoid"}),
+    ],
+)
+def test_torchvisions_networks(name, uncovered, ordinary):
+    model = torchvision.models.get_model(name, weights=None).eval()
+    size = 224 if name.startswith("vit") else 64
+    found = coverage(model, torch.rand(1, 3, size, size))
+    assert named(found.uncovered) == uncovered
+    assert set(named(found.ordinary)) >= ordinary
+
+
+def test_one_warning_for_each_object_and_none_to_ignore():
+    model = nn.Sequential(nn.Linear(6, 4), nn.GELU(), nn.ReLU())
+    method = GuidedBackprop(model)
+    with pytest.warns(RectifierCoverageWarning, match=r"GELU \(GeluBackward0\): 1") as said:
+        for _ in range(3):
+            method.attribute(X, 1)
+    assert len(said) == 1
+    assert said[0].filename == __file__  # it points at the user's line
+    with pytest.warns(RectifierCoverageWarning) as said:
+        compare(model, X, 1)
+    assert len(said) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        GuidedBackprop(model, uncovered="ignore").attribute(X, 1)
+        InputGradient(model).attribute(X, 1)  # has no rule to miss anything
+
+
+def test_a_network_without_rectifiers():
+    model = nn.Linear(6, 3)
+    with pytest.warns(RectifierCoverageWarning, match="the result is the plain gradient"):
+        result = Deconvnet(model).attribute(X, 1)
+    assert torch.equal(result, InputGradient(model).attribute(X, 1))
+    with pytest.raises(RectifierCoverageError, match="plain gradient"):
+        Deconvnet(model, uncovered="raise").attribute(X, 1)
+    assert "every method returns the plain gradient" in str(coverage(model, X))
+
+
+def test_no_rectifier_below_a_neuron_or_above_a_layer_is_normal(model, images):
+    NeuronDeconvnet(model, model.conv1, uncovered="raise").attribute(images, (0, 1, 1))
+    LayerGuidedBackprop(model, model.fc, uncovered="raise").attribute(images, 1)
+    GuidedGradCam(model, model.fc, uncovered="raise")
+
+
+class Opaque(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 2
+
+
+def test_custom_functions_are_opaque():
+    def forward(x):
+        return torch.relu(Opaque.apply(x)).sum(1)
+
+    (finding,) = coverage(forward, X).uncovered
+    assert (finding.node, finding.family) == ("OpaqueBackward", "opaque")
+    with pytest.warns(RectifierCoverageWarning, match="OpaqueBackward.*no rule can reach inside"):
+        Deconvnet(forward).attribute(X)
+
+
+def test_module_backward_hooks_and_roi_align_hide_nothing():
+    model = nn.Sequential(nn.Linear(6, 4), nn.ReLU())
+    model[0].register_full_backward_hook(lambda *_: None)
+    assert coverage(model, X).complete
+
+    def detect(x):
+        boxes = torch.tensor([[0.0, 0.0, 0.0, 4.0, 4.0]])
+        return torch.relu(torchvision.ops.roi_align(x, boxes, 2)).flatten(1).sum(1)
+
+    assert coverage(detect, torch.rand(1, 3, 8, 8)).complete
+
+
+def test_a_rectifier_on_a_slice_is_reported_and_other_slices_are_not():
+    def rectified(x):
+        y = x * 1
+        y[:, :3].relu_()
+        return torch.relu(y).sum(1)
+
+    def written(x):
+        y = x * 1
+        y[:, :3] *= 2
+        return torch.relu(y).sum(1)
+
+    (finding,) = coverage(rectified, X).uncovered
+    if "does not tell" in finding.operation:
+        pytest.skip("this torch does not tell what an in-place call on a slice computed")
+    assert (finding.node, finding.operation) == ("CopySlices", "in-place ReLU on a slice")
+    assert coverage(written, X).complete
+    with pytest.raises(RectifierCoverageError, match="slice"):
+        Deconvnet(rectified, uncovered="raise").attribute(X)
+
+
+def test_a_reentrant_checkpoint_is_an_error_that_says_what_to_do():
+    def reentrant(x):
+        return checkpoint(torch.relu, x, use_reentrant=True).sum(1)
+
+    for call in (
+        lambda: Deconvnet(reentrant, uncovered="ignore").attribute(X),
+        lambda: coverage(reentrant, X),
+        lambda: compare(reentrant, X),
+    ):
+        with pytest.raises(RectifierCoverageError, match="use_reentrant=False"):
+            call()
+    with pytest.raises(RuntimeError, match="use_reentrant=False"):  # torch's own
+        InputGradient(reentrant).attribute(X)
+
+
+def test_a_frozen_branch_is_not_reported():
+    def forward(x):
+        with torch.no_grad():
+            gate = F.gelu(x)
+        return (torch.relu(x) * gate).sum(1)
+
+    assert coverage(forward, X).complete
+
+
+def test_rectifiers_on_the_weights_are_none_of_the_inputs():
+    weight = torch.randn(3, 6, requires_grad=True)
+
+    def forward(x):
+        return torch.relu(F.linear(x, F.gelu(weight))).sum(1)
+
+    found = coverage(forward, X)
+    assert found.complete
+    assert named(found.overridden) == {"ReLU": 1}
+
+
+def test_outputs_of_any_structure():
+    def forward(x):
+        return {"a": [torch.relu(x), None], "b": (F.gelu(x), 3)}
+
+    found = coverage(forward, X)
+    assert (named(found.overridden), named(found.uncovered)) == ({"ReLU": 1}, {"GELU": 1})
+    with pytest.raises(RuntimeError, match="no output"):
+        coverage(lambda x: {"a": x.detach()}, X)
+
+
+def test_coverage_in_train_mode_of_dropout_warns_once():
+    model = nn.Sequential(nn.Linear(6, 4), nn.Dropout(), nn.ReLU()).train()
+    with pytest.warns(UserWarning, match="train mode.*Dropout"):
+        compare(model, X, 1)
