@@ -1,4 +1,4 @@
-"""`python -m captum_deconv`: the same as the command `captum-deconv`."""
+"""``python -m captum_deconv``: the same as the command ``captum-deconv``."""
 
 from captum_deconv.cli import main
 

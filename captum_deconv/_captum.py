@@ -1,4 +1,4 @@
-"""The only module that imports Captum's private helpers.
+"""The only module that imports Captum: its base classes, and its private helpers.
 
 The meaning of a target and of a neuron selector is Captum's, so its own code decides both; what is
 added here is the check that turns an index out of range into one clear line on every device (on a
@@ -18,10 +18,14 @@ from captum._utils.common import (
     _sort_key_list,
     _verify_select_neuron,
 )
+from captum.attr import GradientAttribution, LayerAttribution, NeuronAttribution
 from captum.log import log_usage
 from torch import Tensor
 
 __all__ = [
+    "GradientAttribution",
+    "LayerAttribution",
+    "NeuronAttribution",
     "NeuronSelector",
     "Target",
     "as_arguments",

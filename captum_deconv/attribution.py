@@ -38,11 +38,19 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 import torch
-from captum.attr import GradientAttribution, LayerAttribution, NeuronAttribution
 from torch import Tensor
 
 from captum_deconv import gradients
-from captum_deconv._captum import NeuronSelector, Target, as_tuple, like_inputs, log_usage
+from captum_deconv._captum import (
+    GradientAttribution,
+    LayerAttribution,
+    NeuronAttribution,
+    NeuronSelector,
+    Target,
+    as_tuple,
+    like_inputs,
+    log_usage,
+)
 from captum_deconv.gradients import GradientFunction, Layer
 from captum_deconv.graph import EveryBackward
 from captum_deconv.report import Activations, Uncovered

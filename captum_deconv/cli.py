@@ -1,6 +1,6 @@
 """The command line: it reads what was typed, has it done, and prints what came of it.
 
-It holds no logic of its own. How errors, warnings and progress look is `console`'s part.
+It holds no logic of its own. How errors, warnings and progress look is ``console``'s part.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Method(str, Enum):
-    """What `--method` takes."""
+    """What ``--method`` takes."""
 
     all = "all"
     input_gradient = "input_gradient"
@@ -33,7 +33,7 @@ class Method(str, Enum):
 
 
 class Activations(str, Enum):
-    """What `--activations` takes."""
+    """What ``--activations`` takes."""
 
     relu = "relu"
     leaky = "leaky"
@@ -41,7 +41,7 @@ class Activations(str, Enum):
 
 
 class Uncovered(str, Enum):
-    """What `--uncovered` takes."""
+    """What ``--uncovered`` takes."""
 
     warn = "warn"
     raise_ = "raise"
@@ -304,13 +304,18 @@ def _load(model: str, weights: str, device: str) -> LoadedModel:
 
 
 def _check_outputs(images: Sequence[Path], out: Path | None, save: Path | None) -> None:
-    from captum_deconv.plotting import PICTURES
+    from captum_deconv.plotting import MOST_ROWS, PICTURES
     from captum_deconv.results import check_output
 
     if out is None and save is None:
         raise typer.BadParameter("there is nowhere to put the result: give --out, --save or both")
     if out is not None:
         check_output(out, PICTURES, keep=images)
+        if len(images) > MOST_ROWS:
+            raise typer.BadParameter(
+                f"a picture holds at most {MOST_ROWS} images, not {len(images)}: give fewer, or "
+                "--save alone"
+            )
     if save is not None:
         check_output(save, (".safetensors",), keep=images)
 

@@ -29,8 +29,8 @@ class OneLineErrors(TyperGroup):
 
         Args:
             *args: As for any click command.
-            **kwargs: As for any click command; with `standalone_mode=False` errors are raised, and
-                nothing exits.
+            **kwargs: As for any click command; with ``standalone_mode=False`` errors are raised,
+                and nothing exits.
 
         Returns:
             The command's value or exit code, where nothing exits.
@@ -101,7 +101,7 @@ def print_line(kind: str, text: str) -> None:
     """Print one line on stderr, whatever line breaks the text has.
 
     Args:
-        kind: `error`, `warning` or `note`.
+        kind: ``error``, ``warning`` or ``note``.
         text: What to say.
     """
     typer.echo(f"{PROGRAM}: {kind}: {' '.join(text.split())}", err=True)

@@ -8,14 +8,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-import captum_deconv
+from captum_deconv import (
+    Coverage,
+    GuidedGradCam,
+    NeuronDeconvnet,
+    NeuronGradient,
+    NeuronGuidedBackprop,
+    compare,
+    coverage,
+)
 from captum_deconv.images import Photograph
 from captum_deconv.models import LoadedModel, ModelError, find_layer
 from captum_deconv.question import GRADCAM, Question, QuestionError, find_target, parse_neuron
 from captum_deconv.results import Neuron, Result, Score
 
 if TYPE_CHECKING:
-    from captum_deconv.report import Activations, Coverage
+    from captum_deconv.report import Activations
 
 
 def prepare_inputs(
@@ -29,10 +37,10 @@ def prepare_inputs(
         one_size: Whether they must come out at one size, to be saved as one batch.
 
     Returns:
-        A float tensor `(C, H, W)` for each.
+        A float tensor ``(C, H, W)`` for each.
 
     Raises:
-        ModelError: If one cannot be prepared, see `prepare_input`, or the sizes differ.
+        ModelError: If one cannot be prepared, see ``prepare_input``, or the sizes differ.
     """
     inputs = [prepare_input(loaded, photograph) for photograph in photographs]
     shapes = {tuple(tensor.shape): None for tensor in inputs}
@@ -53,7 +61,7 @@ def prepare_input(loaded: LoadedModel, photograph: Photograph) -> Tensor:
         photograph: What to look at.
 
     Returns:
-        A float tensor `(C, H, W)`.
+        A float tensor ``(C, H, W)``.
 
     Raises:
         ModelError: If the preprocessing fails, or gives anything but such a tensor, or NaN or
@@ -90,18 +98,17 @@ def explain_image(
     Args:
         loaded: The network.
         photograph: For its name and its notes.
-        inputs: The photograph as `prepare_input` gives it, `(C, H, W)`.
+        inputs: The photograph as ``prepare_input`` gives it, ``(C, H, W)``.
         question: What to attribute, and how.
 
     Returns:
         The prediction and the attributions, all on the CPU.
 
     Raises:
-        ModelError: If a class is asked for and the output is no `(1, classes)` tensor of finite
+        ModelError: If a class is asked for and the output is no ``(1, classes)`` tensor of finite
             numbers, or the attributions hold NaN or infinite values.
     """
-    device = next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
-    batch = inputs.unsqueeze(0).to(device)
+    batch = _move(inputs.unsqueeze(0), loaded.model)
     layer = None if question.layer is None else find_layer(loaded.model, question.layer)
     with torch.no_grad():
         output = loaded.model(batch)
@@ -148,12 +155,11 @@ def measure_coverage(
         loaded: The network; its output may hold its tensors in dictionaries and lists.
         photograph: What to show it, by default random numbers of the usual size.
         size: Height and width of the random numbers.
-        activations: What the rules apply to: `relu`, `leaky` or `all`.
+        activations: What the rules apply to: ``relu``, ``leaky`` or ``all``.
 
     Returns:
         The engine's report, printable.
     """
-    device = next((p.device for p in loaded.model.parameters()), torch.device("cpu"))
     if photograph is not None:
         inputs = prepare_input(loaded, photograph).unsqueeze(0)
     else:
@@ -167,7 +173,7 @@ def measure_coverage(
     if ".detection." in type(loaded.model).__module__:
         # torchvision's detectors take a list of images.
         forward = lambda batch: loaded.model(list(batch))  # noqa: E731
-    return captum_deconv.coverage(forward, inputs.to(device), activations=activations)
+    return coverage(forward, _move(inputs, loaded.model), activations=activations)
 
 
 def describe_run(loaded: LoadedModel, question: Question) -> dict[str, Any]:
@@ -188,6 +194,11 @@ def describe_run(loaded: LoadedModel, question: Question) -> dict[str, Any]:
         "activations": question.activations,
         "uncovered": question.uncovered,
     }
+
+
+def _move(inputs: Tensor, model: nn.Module) -> Tensor:
+    weights = next((p for p in model.parameters() if p.is_floating_point()), None)
+    return inputs if weights is None else inputs.to(weights.device, weights.dtype)
 
 
 class _NeuronPicker:
@@ -219,6 +230,9 @@ class _NeuronPicker:
         selected = activation[0][channel].unsqueeze(0)
         for i in place:
             selected = selected[:, i]
+        # As it is counted from the start.
+        channel %= shape[0]
+        place = tuple(i % size for i, size in zip(place, shape[1:], strict=True))
         self.neuron = Neuron(self.layer, channel, place, float(selected.detach()[0]))
         return selected
 
@@ -238,8 +252,8 @@ def _attribute_neuron(
     question: Question,
 ) -> dict[str, Tensor]:
     rules = {
-        "guided_backprop": captum_deconv.NeuronGuidedBackprop,
-        "deconvnet": captum_deconv.NeuronDeconvnet,
+        "guided_backprop": NeuronGuidedBackprop,
+        "deconvnet": NeuronDeconvnet,
     }
     found: dict[str, Tensor] = {}
     for method in question.list_methods():
@@ -249,7 +263,7 @@ def _attribute_neuron(
             )
         else:
             # It overrides nothing, so there is nothing to say about what it overrides.
-            attribution = captum_deconv.NeuronGradient(model, layer)
+            attribution = NeuronGradient(model, layer)
         found[method] = attribution.attribute(batch, picker)
     return found
 
@@ -266,7 +280,7 @@ def _attribute_target(
     found: dict[str, Tensor] = {}
     if rules:
         found.update(
-            captum_deconv.compare(
+            compare(
                 model,
                 batch,
                 index,
@@ -276,7 +290,7 @@ def _attribute_target(
             )
         )
     if layer is not None and GRADCAM in names:
-        gradcam = captum_deconv.GuidedGradCam(
+        gradcam = GuidedGradCam(
             model, layer, activations=question.activations, uncovered=question.uncovered
         )
         found[GRADCAM] = gradcam.attribute(batch, index)

@@ -13,11 +13,16 @@ import warnings
 from typing import Any
 
 import torch
-from captum.attr import GradientAttribution, LayerAttribution
 from torch import Tensor, nn
 
 from captum_deconv import gradients
-from captum_deconv._captum import Target, like_inputs, log_usage
+from captum_deconv._captum import (
+    GradientAttribution,
+    LayerAttribution,
+    Target,
+    like_inputs,
+    log_usage,
+)
 from captum_deconv.attribution import Inputs, MethodAttribution, Model
 from captum_deconv.gradients import GradientFunction, Layer
 from captum_deconv.report import Activations, Uncovered

@@ -26,8 +26,8 @@ class ImageError(ValueError):
 class Photograph:
     """One image, ready for a network's preprocessing.
 
-    `image` has mode RGB and stands upright; `notes` says what was decided on the way there, such as
-    a transparent background laid over white.
+    ``image`` has mode RGB and stands upright; ``notes`` says what was decided on the way there,
+    such as a transparent background laid over white.
     """
 
     name: str

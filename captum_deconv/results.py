@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,7 +30,7 @@ class OutputError(OSError):
 
 @dataclass(frozen=True)
 class Score:
-    """One class of a prediction; `label` is its number where the classes have no names."""
+    """One class of a prediction; ``label`` is its number where the classes have no names."""
 
     index: int
     label: str
@@ -50,9 +51,9 @@ class Neuron:
 class Result:
     """One photograph, what the network made of it, and the attributions.
 
-    `inputs` is `(C, H, W)` as the network got it, `shown` the same in [0, 1] for looking at, and
-    each attribution has the shape of `inputs`. What was attributed is `target` (a class) or
-    `neuron`, never both.
+    ``inputs`` is ``(C, H, W)`` as the network got it, ``shown`` the same in [0, 1] for looking at,
+    and each attribution has the shape of ``inputs``. What was attributed is ``target`` (a class) or
+    ``neuron``, never both.
     """
 
     name: str
@@ -68,9 +69,9 @@ class Result:
 def save_results(results: Sequence[Result], path: str | Path, about: Mapping[str, Any]) -> None:
     """Write results to one safetensors file, a tensor per method.
 
-    The file holds `inputs` and, under each method's name, its attributions, all `(N, C, H, W)`; its
-    metadata holds under `captum_deconv` a JSON record: `about`, the versions, and for each image
-    its name and its target or neuron. An existing file is replaced whole or not at all.
+    The file holds ``inputs`` and, under each method's name, its attributions, all ``(N, C, H, W)``;
+    its metadata holds under ``captum_deconv`` a JSON record: ``about``, the versions, and for each
+    image its name and its target or neuron. An existing file is replaced whole or not at all.
 
     Args:
         results: One per image, with inputs of one shape and the same methods.
@@ -80,7 +81,7 @@ def save_results(results: Sequence[Result], path: str | Path, about: Mapping[str
     Raises:
         ValueError: If there are no results, or their inputs differ in shape.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     shapes = {tuple(result.inputs.shape) for result in results}
     if len(shapes) != 1:
@@ -106,21 +107,22 @@ def save_results(results: Sequence[Result], path: str | Path, about: Mapping[str
         "versions": {p: metadata.version(p) for p in ("captum-deconv", "torch", "captum")},
     }
     with replace_file(path) as temporary:
-        save_file(
+        # Not `save_file`, whose files only their owner may read.
+        content = save(
             {name: tensor.contiguous() for name, tensor in tensors.items()},
-            temporary,
             metadata={RECORD: json.dumps(record)},
         )
+        temporary.write_bytes(content)
 
 
 def load_results(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `save_results` wrote.
+    """Read what ``save_results`` wrote.
 
     Args:
         path: The file.
 
     Returns:
-        The tensors by name, each `(N, C, H, W)`, and the record.
+        The tensors by name, each ``(N, C, H, W)``, and the record.
 
     Raises:
         ValueError: If the file is a safetensors file of something else.
@@ -131,7 +133,8 @@ def load_results(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         record = (file.metadata() or {}).get(RECORD)
         if record is None:
             raise ValueError(f"{path}: written by something else than captum-deconv")
-        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(record)  # noqa: SIM118
+        names = file.keys()  # it is no dictionary, and cannot be iterated over itself
+        return {name: file.get_tensor(name) for name in names}, json.loads(record)
 
 
 @contextlib.contextmanager
@@ -150,6 +153,8 @@ def replace_file(path: str | Path) -> Iterator[Path]:
     temporary = path.with_name(f".{secrets.token_hex(6)}-{path.name}")
     try:
         yield temporary
+        if path.exists():
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -162,7 +167,7 @@ def check_output(
 
     Args:
         path: The file to be.
-        suffixes: The endings it may have, such as `.png`.
+        suffixes: The endings it may have, such as ``.png``.
         keep: Files it must not be, such as the photograph that is read.
 
     Raises:

@@ -45,8 +45,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
     Args:
         model: The network, changed in place.
-        path: A `.safetensors` file, or a state dict saved by `torch.save`; one wrapped in a
-            dictionary under `state_dict` or `model` is found too.
+        path: A ``.safetensors`` file, or a state dict saved by ``torch.save``; one wrapped in a
+            dictionary under ``state_dict`` or ``model`` is found too.
 
     Raises:
         WeightsError: If the file cannot be read, or does not fit: missing, unexpected and
@@ -80,7 +80,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 def read_only_weights() -> Iterator[None]:
     """Make torchvision's builders read downloaded files without executing pickled code.
 
-    The builders offer no argument for it; torch reads this variable at each `torch.load`.
+    The builders offer no argument for it; torch reads this variable at each ``torch.load``.
 
     Yields:
         Nothing.
@@ -97,7 +97,7 @@ def read_only_weights() -> Iterator[None]:
             os.environ[key] = before
 
 
-def fetch_weights(name: str, url: str) -> None:
+def fetch_weights(name: str, url: str) -> Path:
     """Have a file of weights in torch's cache, downloading it where it is not there yet.
 
     Not left to torchvision's builders: here the reason and the place for the file can be told.
@@ -106,13 +106,16 @@ def fetch_weights(name: str, url: str) -> None:
         name: The network, for the message.
         url: Where its weights are; the file name ends in the first digits of its SHA-256.
 
+    Returns:
+        Where the file is.
+
     Raises:
         WeightsError: If the file cannot be fetched; the message says where it can be given.
     """
     filename = os.path.basename(urlparse(url).path)
     path = Path(torch.hub.get_dir()) / "checkpoints" / filename
     if path.exists():
-        return
+        return path
     digest = re.search(r"-([0-9a-f]{8,})\.", filename)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -124,6 +127,24 @@ def fetch_weights(name: str, url: str) -> None:
             f"the weights of {name} could not be fetched from {url} ({error}); give a file with "
             f"--weights FILE, put that file at {path}, or use --weights none"
         ) from error
+    return path
+
+
+def describe_unreadable(path: Path, error: Exception) -> str:
+    """Say in one sentence why a file of weights could not be read.
+
+    Args:
+        path: The file.
+        error: What its reader raised; torch's runs over many lines.
+
+    Returns:
+        The sentence.
+    """
+    reason = str(error).strip().split("\n")[0].split(". ")[0] or type(error).__name__
+    return (
+        f"{path}: not readable as safetensors or as a torch state dict without executing pickled "
+        f"code ({reason})"
+    )
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
@@ -138,11 +159,7 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # zip, tar, pickle and safetensors readers each raise their own
-        reason = str(error).strip().split("\n")[0].split(". ")[0]
-        raise WeightsError(
-            f"{path}: not readable as safetensors or as a torch state dict without executing "
-            f"pickled code ({reason})"
-        ) from error
+        raise WeightsError(describe_unreadable(path, error)) from error
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -13,7 +13,7 @@ torch.set_num_threads(1)  # the runner has a process per core
 
 
 class SkipNet(nn.Module):
-    """Two convolutions, a shared ReLU module, a functional ReLU and a skip: all that Captum misses."""
+    """A shared ReLU module, a functional ReLU and a skip: what Captum misses."""
 
     def __init__(self) -> None:
         super().__init__()
