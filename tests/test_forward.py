@@ -78,7 +78,7 @@ class Returning(nn.Module):
 )
 def test_outputs_without_a_way_back(forward, images):
     for cls in (InputGradient, Deconvnet):
-        with pytest.raises(RuntimeError, match="does not require grad.*no_grad.*detaches"):
+        with pytest.raises(RuntimeError, match=r"does not require grad.*no_grad.*detaches"):
             cls(forward).attribute(images)
 
 

@@ -1,4 +1,4 @@
-"""Nothing of the user's changes: not by a call, an exception, an interruption, or another thread."""
+"""Nothing of the user's changes: by no call, exception, interruption or other thread."""
 
 import gc
 import sys

@@ -161,8 +161,7 @@ def test_one_warning_for_each_object_and_none_to_ignore():
     model = nn.Sequential(nn.Linear(6, 4), nn.GELU(), nn.ReLU())
     method = GuidedBackprop(model)
     with pytest.warns(RectifierCoverageWarning, match=r"GELU \(GeluBackward0\): 1") as said:
-        for _ in range(3):
-            method.attribute(X, 1)
+        [method.attribute(X, 1) for _ in range(3)]
     assert len(said) == 1
     assert said[0].filename == __file__  # it points at the user's line
     with pytest.warns(RectifierCoverageWarning) as said:
