@@ -197,6 +197,8 @@ def summarise(name: str, found: dict[Configuration, adjoint.AdjointReport | str]
         "checked": len(reports),
         "passed": sum(report.passed for report in reports.values()),
         "bitwise": sum(report.bitwise for report in reports.values()),
+        # torch.nn.grad knows no transposed convolutions.
+        "grad_checked": sum(report.grad_error is not None for report in reports.values()),
         "grad_bitwise": sum(bool(report.grad_bitwise) for report in reports.values()),
         "unsupported": len(found) - len(reports),
     }
@@ -241,8 +243,9 @@ def describe_machine(device: str) -> dict[str, Any]:
 def print_summary(summary: dict[str, Any]) -> None:
     print(
         f"\n{summary['settings']}: {summary['passed']} of {summary['checked']} passed, "
-        f"{summary['bitwise']} bitwise equal to autograd, {summary['grad_bitwise']} to "
-        f"torch.nn.grad, {summary['unsupported']} not supported by torch"
+        f"{summary['bitwise']} bitwise equal to autograd, {summary['grad_bitwise']} of "
+        f"{summary['grad_checked']} to torch.nn.grad, "
+        f"{summary['unsupported']} not supported by torch"
     )
     for kind, found in summary.items():
         if isinstance(found, dict):
