@@ -11,7 +11,9 @@ from torch.utils.checkpoint import checkpoint
 class Plain(nn.Module):
     """Two convolutions with one activation between and after them, which may be any callable."""
 
-    def __init__(self, activation: Callable[[Tensor], Tensor] = F.relu, dimensions: int = 2) -> None:
+    def __init__(
+        self, activation: Callable[[Tensor], Tensor] = F.relu, dimensions: int = 2
+    ) -> None:
         super().__init__()
         convolution = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dimensions - 1]
         self.first = convolution(3, 6, 3, padding=1)
@@ -79,6 +81,21 @@ class Pooled(nn.Sequential):
         self.relu2 = nn.ReLU(inplace=True)
         self.flatten = nn.Flatten()
         self.head = nn.LazyLinear(3)
+
+
+class InstanceNormed(nn.Sequential):
+    """In-place rectifiers on what an instance norm returns, which is a view of another tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 6, 3, padding=1)
+        self.norm = nn.InstanceNorm2d(6)
+        self.relu = nn.ReLU(inplace=True)
+        self.second = nn.Conv2d(6, 8, 3)
+        self.norm2 = nn.InstanceNorm2d(8)
+        self.relu2 = nn.ReLU(inplace=True)
+        self.flatten = nn.Flatten()
+        self.head = nn.Linear(160, 3)
 
 
 class Encoder(nn.Module):

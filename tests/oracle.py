@@ -1,8 +1,8 @@
 r"""The independent reference: the papers' equations at every rectifier call, nothing else changed.
 
 The eager forward pass runs under a ``TorchFunctionMode``. Each call of a rectifier, however it is
-spelled, computes its values as ever, but as a custom ``autograd.Function`` whose backward is written
-from the equations. With ``R`` the signal from above and ``x`` the rectifier's input,
+spelled, computes its values as ever, but as a custom ``autograd.Function`` whose backward is
+written from the equations. With ``R`` the signal from above and ``x`` the rectifier's input,
 
 - input gradient: ``R * 1[x > 0]`` (Simonyan et al. 2013);
 - deconvnet: ``max(R, 0)`` (Zeiler & Fergus 2013);
@@ -28,11 +28,12 @@ from torch.overrides import TorchFunctionMode
 METHODS = ("input_gradient", "guided_backprop", "deconvnet")
 
 EQUATIONS: dict[str, Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]] = {
-    "input_gradient": lambda R, passed: passed(R),
-    "deconvnet": lambda R, passed: R.clamp(min=0),
-    "guided_backprop": lambda R, passed: passed(R).clamp(min=0),
+    "input_gradient": lambda signal, passed: passed(signal),
+    "deconvnet": lambda signal, passed: signal.clamp(min=0),
+    "guided_backprop": lambda signal, passed: passed(signal).clamp(min=0),
 }
-"""``passed(R)`` is ``R * 1[x > 0]``, or ``R * f'(x)`` for what is no rectifier proper.
+"""What each method passes on of the signal ``R``, given ``passed(R)``: that is ``R * 1[x > 0]``, or
+``R * f'(x)`` for what is no rectifier proper.
 
 Guided backprop's ``max(R, 0) * m`` and ``max(R * m, 0)`` are the same number for a mask ``m``.
 """
@@ -52,9 +53,9 @@ class _MaskedRectifier(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, R):
+    def backward(ctx, signal):
         (mask,) = ctx.saved_tensors
-        return EQUATIONS[ctx.method](R, lambda R: R * mask), None, None, None, None
+        return EQUATIONS[ctx.method](signal, lambda signal: signal * mask), None, None, None, None
 
 
 class _Activation(torch.autograd.Function):
@@ -71,15 +72,15 @@ class _Activation(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, R):
+    def backward(ctx, signal):
         (x,) = ctx.saved_tensors
 
-        def passed(R):
+        def passed(signal):
             with torch.enable_grad():
                 leaf = x.detach().requires_grad_()
-                return torch.autograd.grad(ctx.call(leaf.clone()), leaf, R)[0]
+                return torch.autograd.grad(ctx.call(leaf.clone()), leaf, signal)[0]
 
-        return EQUATIONS[ctx.method](R, passed), None, None, None
+        return EQUATIONS[ctx.method](signal, passed), None, None, None
 
 
 def _names(*names: str) -> set[Any]:
@@ -103,7 +104,6 @@ _SMOOTH = _names("elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "har
 FAMILIES = {"relu": set(), "leaky": _LEAKY, "all": _LEAKY | _SMOOTH}
 
 _HARDTANH_SIGNATURE = inspect.signature(F.hardtanh)
-_CLAMP_SIGNATURE = inspect.signature(lambda input, min=None, max=None: None)
 
 
 def _is_zero(value: Any) -> bool:
@@ -121,8 +121,8 @@ def _bounds(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any
         values.apply_defaults()
         return values.arguments["min_val"], values.arguments["max_val"]
     if func in _CLAMP:
-        values = _CLAMP_SIGNATURE.bind(*args, **kwargs).arguments
-        return values.get("min"), values.get("max")
+        bounds = dict(zip(("min", "max"), args[1:], strict=False)) | kwargs
+        return bounds.get("min"), bounds.get("max")
     if func in _CLAMP_MIN:
         return kwargs["min"] if "min" in kwargs else args[1], None
     if func in _THRESHOLD:
@@ -267,7 +267,7 @@ def layer_attribution(
 def _watch(
     layer: nn.Module, of_input: bool, model: Any, leaves: Sequence[Tensor], arguments: Any
 ) -> tuple[Tensor, Tensor]:
-    """Run the model; return the layer's tensor, kept from whatever works in place, and the output."""
+    """Return the layer's tensor, kept from whatever works in place, and the model's output."""
     seen: list[Tensor] = []
 
     def watch(module: nn.Module, args: tuple[Any, ...], *output: Tensor) -> Any:
@@ -306,7 +306,7 @@ def relative_error(actual: Tensor, reference: Tensor) -> float:
 
 
 class UnrolledRNN(nn.Module):
-    """An ``nn.RNN(nonlinearity="relu", batch_first=True)`` as the loop that its documentation states.
+    """An ``nn.RNN(nonlinearity="relu", batch_first=True)`` as the loop that it is defined by.
 
     ``h_t = relu(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh)``, layer by layer, with the RNN's weights.
     """

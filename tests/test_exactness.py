@@ -1,8 +1,8 @@
 """However a rectifier is written, the three methods give the reference's numbers, bit for bit.
 
-The reference (``oracle.py``) replaces each rectifier call by the papers' equations. Every check first
-makes sure that the three methods' references differ, so that a rule not applied, or the wrong one,
-could not pass.
+The reference (``oracle.py``) replaces each rectifier call by the papers' equations. Every check
+first makes sure that the three methods' references differ, so that a rule not applied, or the wrong
+one, could not pass.
 """
 
 import networks
@@ -158,6 +158,39 @@ def test_batch_norm_and_overlapping_pooling_with_rectifiers_in_place():
     check_all(model, image(), 1, neuron=("relu2", (4, 0, 1)), layer="norm")
 
 
+class HalfInPlace(networks.Plain):
+    """A rectifier in place on half of the channels."""
+
+    def forward(self, x):
+        x = self.first(x)
+        x[:, :3].relu_()
+        return self.head(F.relu(self.second(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("build", [networks.InstanceNormed, HalfInPlace])
+def test_a_rectifier_in_place_on_a_view_is_exact_or_named(build):
+    model = seeded(build)
+    if cd.coverage(model, image()).complete:
+        actual = cd.Deconvnet(model, uncovered="raise").attribute(image(), 1)
+        expected = oracle.input_attribution(model, image(), 1, "deconvnet")[0]
+        assert torch.equal(actual, expected)
+    else:
+        with pytest.raises(cd.RectifierCoverageError, match=r"in-place .* on a slice"):
+            cd.Deconvnet(model, uncovered="raise").attribute(image(), 1)
+    # And the reference sees it: the result without it would be another.
+    with oracle.Rectified("deconvnet") as mode:
+        model(image().requires_grad_())
+    assert mode.calls == 2
+
+
+@pytest.mark.xfail(
+    reason="autograd runs an in-place call on a view inside an opaque node, which coverage names",
+)
+def test_an_in_place_rectifier_after_an_instance_norm():
+    model = seeded(networks.InstanceNormed)
+    check_all(model, image(), 1, neuron=("relu2", (2, 1, 1)), layer="norm")
+
+
 def test_an_in_place_first_operation_leaves_the_input_as_it_was():
     x = image()
     kept, version = x.clone(), x._version
@@ -309,7 +342,7 @@ def test_control_captum_agrees_where_it_sees_every_rectifier():
 def test_control_each_check_fails_when_the_engine_applies_another_rule(monkeypatch):
     model = seeded(networks.Plain)
     monkeypatch.setitem(OF_INPUTS, "deconvnet", cd.GuidedBackprop)
-    with pytest.raises(AssertionError, match="deconvnet to the input.*relative error"):
+    with pytest.raises(AssertionError, match=r"^deconvnet to the input, tensor 0"):
         check_inputs(model, image(), 1)
 
 

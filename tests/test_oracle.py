@@ -84,9 +84,7 @@ def signal(activation):
 
 def by_hand(activation, method, activations="relu"):
     """What the reference passes on for R at the activation of X."""
-    passed = oracle.input_attribution(
-        signal(activation), X, None, method, activations=activations
-    )
+    passed = oracle.input_attribution(signal(activation), X, None, method, activations=activations)
     return passed[0][0].tolist()
 
 
@@ -214,9 +212,9 @@ def test_neuron_and_layer_references_take_the_last_call():
         "guided_backprop": [2.0, 2.0, 0.0],
         "deconvnet": [2.0, 2.0, 2.0],
     }
-    of_input = oracle.neuron_attribution(
-        model, model.relu, x, 2, "deconvnet", of_layer_input=True
-    )[0]
+    of_input = oracle.neuron_attribution(model, model.relu, x, 2, "deconvnet", of_layer_input=True)[
+        0
+    ]
     assert of_input.tolist() == [[0.0, 0.0, 2.0]]
 
 
@@ -256,6 +254,8 @@ def test_the_oracle_imports_nothing_of_what_it_checks():
         name.split(".")[0]
         for node in ast.walk(tree)
         if isinstance(node, (ast.Import, ast.ImportFrom))
-        for name in ([a.name for a in node.names] if isinstance(node, ast.Import) else [node.module])
+        for name in (
+            [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
+        )
     }
     assert imported == {"collections", "functools", "inspect", "torch", "typing"}
