@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.jit import optimized_execution  # type: ignore[attr-defined]  # not in its __all__
+from torch.utils.hooks import RemovableHandle
 
 from captum_deconv.calls import calls_once
 
@@ -73,7 +74,7 @@ def _buffers_kept(forward_func: Callable[..., Any]) -> Iterator[None]:
     kept = [
         (module, name, buffer, buffer.detach().clone())
         for module in modules_of(forward_func)
-        if module.training
+        if getattr(module, "training", False)  # a frozen TorchScript module has no mode
         for name, buffer in module._buffers.items()
         if buffer is not None
     ]
@@ -99,11 +100,12 @@ def _owner(forward_func: Callable[..., Any]) -> Any:
     return getattr(forward_func, "__self__", None)
 
 
-def make_leaves(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def make_leaves(inputs: Sequence[Tensor], *, integers: bool = False) -> tuple[Tensor, ...]:
     """Return leaves with the inputs' values that gradients can be taken for.
 
     Args:
         inputs: The user's tensors, which stay as they are.
+        integers: Whether inputs without gradients are taken, as they are.
 
     Returns:
         One for each, of its shape; they share its memory, so nothing may write to them.
@@ -114,7 +116,10 @@ def make_leaves(inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """
     leaves = []
     for index, tensor in enumerate(inputs):
-        if not (tensor.is_floating_point() or tensor.is_complex()):
+        if not _has_gradient(tensor):
+            if integers:
+                leaves.append(tensor.detach())
+                continue
             raise TypeError(
                 f"inputs[{index}] is of type {tensor.dtype}, which has no gradient: convert images "
                 "with .float(), pass what is no image through additional_forward_args, or, for "
@@ -204,10 +209,7 @@ class Capture:
         Raises:
             RuntimeError: If the forward pass never ran the layer.
         """
-        if self.of_input:
-            handle = self.layer.register_forward_pre_hook(lambda _, args: self._take(args))
-        else:
-            handle = self.layer.register_forward_hook(lambda _, args, output: self._take(output))
+        handle = self._register()
         try:
             yield
         except _Reached:
@@ -220,6 +222,19 @@ class Capture:
                 f"layer {self.name} did not run in the forward pass: choose one that the model "
                 "calls" + (" from Python (inside TorchScript no layer can be seen)" * scripted)
             )
+
+    def _register(self) -> RemovableHandle:
+        try:
+            if self.of_input:
+                return self.layer.register_forward_pre_hook(lambda _, args: self._take(args))
+            return self.layer.register_forward_hook(lambda _, args, output: self._take(output))
+        except RuntimeError as error:
+            if not isinstance(self.layer, torch.jit.ScriptModule):
+                raise
+            raise RuntimeError(
+                f"layer {self.name} is TorchScript, which lets nobody look inside ({error}): use "
+                "the model it was scripted from"
+            ) from None
 
     def _take(self, value: Any) -> Any:
         if not self.any_thread and threading.get_ident() != self._thread:
@@ -253,9 +268,11 @@ class Capture:
 
 def _cut(tensor: Tensor) -> Tensor:
     """Return a leaf with the tensor's values; one of integers stays as it is."""
-    if not (tensor.is_floating_point() or tensor.is_complex()):
-        return tensor
-    return tensor.detach().requires_grad_()
+    return tensor.detach().requires_grad_() if _has_gradient(tensor) else tensor
+
+
+def _has_gradient(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 def capture(

@@ -174,9 +174,12 @@ def of_layer(
     arguments = as_arguments(additional_forward_args)
     function.guard.check_mode(forward_fn)
     with forward.differentiable(forward_fn):
+        # Leaves, although nothing below the layer is differentiated: a module that sees that no
+        # gradient is wanted may compute in another way, to other bits.
+        below = forward.make_leaves(as_tuple(inputs), integers=True)
         capture = forward.capture(forward_fn, layer, of_input=of_layer_input, cut=True)
         with capture.hooked():
-            output = forward.run(forward_fn, as_tuple(inputs), arguments)
+            output = forward.run(forward_fn, below, arguments)
         selected = _select(output, target)
         captured = in_device_order(capture.tensors, _device_ids(forward_fn, device_ids))
         flat = [tensor for tensors in captured for tensor in tensors]

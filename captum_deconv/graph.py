@@ -18,6 +18,7 @@ tensor([ 0., -3.])
 The hooks sit on this one graph, never on the model or on a tensor of the user's.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -92,7 +93,8 @@ def _against_zero(node: Any) -> bool:
 
 
 # By the name of the node's class: (family, operation, is it one?).
-_ACTIVATIONS: dict[str, tuple[str, str, Callable[[Any], bool]]] = {
+Activation = tuple[str, str, Callable[[Any], bool]]
+_ACTIVATIONS: dict[str, Activation] = {
     "ReluBackward0": ("relu", "ReLU", _always),
     "HardtanhBackward0": ("relu", "ReLU6", lambda node: node._saved_min_val == 0),
     "ThresholdBackward0": ("relu", "threshold", lambda node: node._saved_threshold == 0),
@@ -185,7 +187,7 @@ def survey(
     ordinary: list[LeftAlone] = []
     for node in _between(outputs, inputs):
         name = type(node).__name__
-        activation = _ACTIVATIONS.get(name)
+        activation = _ACTIVATIONS.get(name) or _through_whole_view(node, name)
         if activation is not None:
             family, operation, is_one = activation
             if not is_one(node):
@@ -205,12 +207,27 @@ def survey(
     return Survey(tuple(rectifiers), tuple(uncovered), tuple(ordinary))
 
 
+def _through_whole_view(node: Any, name: str) -> Activation | None:
+    """Return the activation that an in-place call on a view computed, if the view is the whole.
+
+    Autograd runs the call's own node inside a ``CopySlices``, out of hooks' reach. Where the view
+    spans its base, as what ``F.instance_norm`` returns does, a rule may sit on the outer node.
+    """
+    inner: Any = getattr(node, "_wrapped_node", None) if name == "CopySlices" else None
+    activation = _ACTIVATIONS.get(type(inner).__name__)
+    if activation is None or type(inner).__name__ in _BOUNDS or not activation[2](inner):
+        return None
+    view = inner._saved_result if hasattr(inner, "_saved_result") else inner._saved_self
+    if view.numel() != math.prod(node._input_metadata[0].shape):
+        return None
+    return (*activation[:2], _always)
+
+
 def _hidden_in(node: Any, name: str) -> str | None:
     """Say what a node may hide, or None where it hides nothing."""
     if isinstance(node, BackwardCFunction):
         return None if name.startswith(_TRANSPARENT) else "custom autograd function"
     if name == "CopySlices":
-        # An in-place call on a slice: autograd runs its node inside this one, out of hooks' reach.
         inner = getattr(node, "_wrapped_node", None)
         if inner is None:
             return "in-place call on a slice, of a kind this torch does not tell"

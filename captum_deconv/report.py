@@ -313,7 +313,7 @@ class Guard:
         if "train mode" in self._said:
             return
         for module in forward.modules_of(forward_func):
-            if module.training and isinstance(module, _MODE_DEPENDENT):
+            if isinstance(module, _MODE_DEPENDENT) and module.training:
                 self._said.add("train mode")
                 warnings.warn(
                     f"the model is in train mode, which {type(module).__name__} depends on: the "

@@ -184,6 +184,7 @@ def test_a_rectifier_in_place_on_a_view_is_exact_or_named(build):
 
 
 @pytest.mark.xfail(
+    torch.__version__ < "2.7",
     reason="autograd runs an in-place call on a view inside an opaque node, which coverage names",
 )
 def test_an_in_place_rectifier_after_an_instance_norm():
