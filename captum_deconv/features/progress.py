@@ -1,0 +1,58 @@
+"""A bar for a long scan: images done, their rate, and the time that is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+
+class _RateColumn(ProgressColumn):
+    """Images per second, over the last half minute."""
+
+    def render(self, task: Task) -> Text:
+        """Draw the rate."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} images/s", style="progress.data.speed")
+
+
+@contextmanager
+def show_progress(
+    total: int, done: int, *, shown: bool, console: Console | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Show a bar on stderr where there is a terminal to show it on.
+
+    Args:
+        total: How many images there are.
+        done: How many an earlier run did already.
+        shown: Whether a bar is wanted.
+        console: Where to draw, instead of stderr.
+
+    Yields:
+        What to call with the number of images done since the last call.
+    """
+    console = console or Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, disable=not (shown and console.is_terminal)
+    ) as progress:
+        task = progress.add_task("scan", total=total, completed=done)
+        yield lambda count: progress.advance(task, count)
