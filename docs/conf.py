@@ -10,7 +10,11 @@ project = "captum_deconv"
 author = "the captum_deconv authors"
 copyright = f"2026, {author}"
 
-extensions = ["myst_parser", "sphinx.ext.mathjax"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+# In the docstrings single backticks are code, as in Markdown.
+default_role = "code"
+autodoc_member_order = "bysource"
+napoleon_numpy_docstring = False
 myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "dollarmath", "substitution"]
 myst_heading_anchors = 3
 # Every figure and every number in the text is computed when the pages are built.

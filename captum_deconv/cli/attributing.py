@@ -1,19 +1,16 @@
-"""The command line: it reads what was typed, has it done, and prints what came of it.
-
-It holds no logic of its own. How errors, warnings and progress look is ``console``'s part.
-"""
+"""``attribute`` and ``demo``: pictures and numbers of photographs."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from captum_deconv.console import PROGRAM, OneLineErrors, print_line, track
+from captum_deconv.cli.options import Activations, ActivationsOption, DeviceName, ModelName
+from captum_deconv.console import print_line, track
 
 if TYPE_CHECKING:
     from captum_deconv.images import Photograph
@@ -32,14 +29,6 @@ class Method(str, Enum):
     guided_gradcam = "guided_gradcam"
 
 
-class Activations(str, Enum):
-    """What ``--activations`` takes."""
-
-    relu = "relu"
-    leaky = "leaky"
-    all = "all"
-
-
 class Uncovered(str, Enum):
     """What ``--uncovered`` takes."""
 
@@ -48,77 +37,11 @@ class Uncovered(str, Enum):
     ignore = "ignore"
 
 
-app = typer.Typer(
-    name=PROGRAM,
-    cls=OneLineErrors,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-_Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        help="A torchvision model (resnet50, vgg16, ...), efficientnet-lite0, or "
-        "package.module:factory for a network of your own.",
-        show_default=True,
-    ),
-]
-_Activations = Annotated[
-    Activations,
-    typer.Option(help="What the rules apply to: ReLUs, leaky ones too, or smooth ones too."),
-]
-_Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-
-
-def main() -> None:
-    """Run the command line."""
-    app(prog_name=PROGRAM)
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        packages = ("torch", "captum")
-        beside = ", ".join(f"{package} {version(package)}" for package in packages)
-        typer.echo(f"{PROGRAM} {version('captum-deconv')} ({beside})")
-        raise typer.Exit
-
-
-@app.callback()
-def _start(
-    show_version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Print the traceback of an error, too.")
-    ] = False,
-) -> None:
-    """Which input pattern caused this activation?
-
-    Three answers that differ in how they go back through a ReLU: the input gradient, the deconvnet
-    and guided backprop, exact on every network however its rectifiers are written.
-
-    [bold]Examples[/bold]
-
-      captum-deconv demo --out demo
-      captum-deconv attribute cat.jpg --model resnet50 --out cat.png
-      captum-deconv coverage --model mobilenet_v2
-    """
-
-
-@app.command(no_args_is_help=True)
 def attribute(
     images: Annotated[
         list[Path], typer.Argument(metavar="IMAGE...", help="Photographs, in any common format.")
     ],
-    model: _Model = "resnet50",
+    model: ModelName = "resnet50",
     weights: Annotated[
         str,
         typer.Option(
@@ -159,7 +82,7 @@ def attribute(
             "channel is strongest, or the strongest of all.",
         ),
     ] = None,
-    device: _Device = "auto",
+    device: DeviceName = "auto",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", metavar="PICTURE", help="The figure: .png, .pdf or .svg."),
@@ -173,7 +96,7 @@ def attribute(
             help="The numbers: a tensor (N, C, H, W) per method, and a record of where from.",
         ),
     ] = None,
-    activations: _Activations = Activations.relu,
+    activations: ActivationsOption = Activations.relu,
     uncovered: Annotated[
         Uncovered, typer.Option(help="What to do about nonlinearities that no rule applies to.")
     ] = Uncovered.warn,
@@ -214,59 +137,11 @@ def attribute(
     _write(loaded, results, question, out, save)
 
 
-@app.command()
-def coverage(
-    image: Annotated[
-        Path | None, typer.Argument(metavar="[IMAGE]", help="By default random numbers.")
-    ] = None,
-    model: _Model = "resnet50",
-    weights: Annotated[
-        str,
-        typer.Option(
-            "--weights",
-            "-w",
-            help="As for attribute; random ones by default, because they make no difference here.",
-        ),
-    ] = "none",
-    size: Annotated[
-        tuple[int, int] | None,
-        typer.Option(metavar="H W", help="Height and width of the random numbers."),
-    ] = None,
-    device: _Device = "auto",
-    activations: _Activations = Activations.relu,
-    strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict", help="Exit with 1 unless there are rectifiers and all are reached."
-        ),
-    ] = False,
-) -> None:
-    """Say which rectifiers of a network the rules reach, and what is left as it is.
-
-    [bold]Examples[/bold]
-
-      captum-deconv coverage --model mobilenet_v2
-      captum-deconv coverage --model mypackage.nets:build --size 64 64 --strict
-    """
-    from captum_deconv.explain import measure_coverage
-    from captum_deconv.images import read_image
-    from captum_deconv.models import choose_device, load_model
-
-    photograph = None if image is None else read_image(image)
-    # That the weights are random needs no line here: only the graph is looked at.
-    loaded = load_model(model, weights, choose_device(device))
-    report = measure_coverage(loaded, photograph, size, cast(Any, activations.value))
-    typer.echo(str(report))
-    if strict and not report.complete:
-        raise typer.Exit(1)
-
-
-@app.command()
 def demo(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FOLDER", help="Made where it is missing.")
     ] = Path("demo"),
-    device: _Device = "auto",
+    device: DeviceName = "auto",
 ) -> None:
     """Show all methods on a photograph of a cat, with a trained EfficientNet-Lite0.
 

@@ -1,0 +1,71 @@
+"""The command line: it reads what was typed, has it done, and prints what came of it.
+
+It holds no logic of its own. How errors, warnings and progress look is ``console``'s part. Each
+group of commands has a file.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from captum_deconv.cli.attributing import attribute, demo
+from captum_deconv.cli.checking import check
+from captum_deconv.cli.covering import coverage
+from captum_deconv.console import PROGRAM, OneLineErrors
+
+app = typer.Typer(
+    name=PROGRAM,
+    cls=OneLineErrors,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+app.command(no_args_is_help=True)(attribute)
+app.command()(coverage)
+app.command(context_settings={"allow_extra_args": True})(check)
+app.command()(demo)
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name=PROGRAM)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        packages = ("torch", "captum")
+        beside = ", ".join(f"{package} {version(package)}" for package in packages)
+        typer.echo(f"{PROGRAM} {version('captum-deconv')} ({beside})")
+        raise typer.Exit
+
+
+@app.callback()
+def _start(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Print the traceback of an error, too.")
+    ] = False,
+) -> None:
+    """Which input pattern caused this activation?
+
+    Three answers that differ in how they go back through a ReLU: the input gradient, the deconvnet
+    and guided backprop, exact on every network however its rectifiers are written.
+
+    [bold]Examples[/bold]
+
+      captum-deconv demo --out demo
+      captum-deconv attribute cat.jpg --model resnet50 --out cat.png
+      captum-deconv coverage --model mobilenet_v2
+      captum-deconv check --conv in=3,out=8,kernel=3,stride=2
+    """
