@@ -45,7 +45,9 @@ class OneLineErrors(TyperGroup):
             typed = kwargs.get("args") or (args[0] if args else None) or sys.argv[1:]
             if "--debug" in typed:
                 traceback.print_exc()
-            print_line("error", _describe_error(error))
+            message = _describe_error(error)
+            if message:  # none where the help was asked for by giving no arguments
+                print_line("error", message)
             sys.exit(_find_exit_code(error))
         sys.exit(code if isinstance(code, int) else 0)
 

@@ -247,8 +247,8 @@ def compare(
         uncovered: As for :class:`GradientFunction`.
 
     Returns:
-        By method name, what its class's ``attribute`` returns: a tensor shaped like the inputs, or
-        a tuple of them.
+        What each method's class returns, a tensor shaped like the inputs or a tuple of them, by
+        the method's name.
 
     Raises:
         ValueError: If a method's name is unknown, or none is given.
