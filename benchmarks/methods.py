@@ -21,7 +21,7 @@ import torchvision
 from machine import describe_machine, synchronize
 
 import captum_deconv
-from captum_deconv import forward, graph, rules
+from captum_deconv import forward, graph, modes, rules
 
 TARGET = 281
 LAYERS = {"resnet50": ("layer1", (7, 20, 20)), "vgg16": ("features.9", (7, 40, 40))}
@@ -109,7 +109,7 @@ def measure_network(name: str, device: torch.device, batch: int, rounds: int) ->
 
 def measure_walk(model: torch.nn.Module, images: torch.Tensor, rounds: int) -> dict[str, float]:
     """Return what finding the rectifiers and hooking them costs by itself."""
-    with forward.differentiable(model):
+    with modes.differentiable(model):
         leaves = forward.make_leaves((images[:1],))
         output = forward.run(model, leaves, ())
         nodes = len(graph._between([output], leaves))

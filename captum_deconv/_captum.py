@@ -43,6 +43,8 @@ NeuronSelector = int | tuple[int | slice, ...] | Callable[..., Tensor]
 
 def as_tuple(inputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Return the inputs as a tuple of tensors; a list is refused, as in Captum."""
+    if inputs is None:
+        raise TypeError("inputs is None: give a tensor or a tuple of tensors")
     formatted: tuple[Tensor, ...] = _format_tensor_into_tuples(inputs)
     if not formatted:
         raise TypeError("inputs is an empty tuple: give at least one tensor")
@@ -120,8 +122,12 @@ def _within(output: Tensor, target: Target) -> Target:
         indices = target
     else:
         return target
+    if output.dim() != 2:
+        return target  # which Captum refuses, and says why
     size = output.shape[1]
     for index in indices:
+        if not isinstance(index, int):
+            raise AssertionError(f"target {target!r} is not valid: its elements must be integers")
         if not -size <= index < size:
             raise IndexError(
                 f"target {index} is out of range: the output has {size} values per example, "
@@ -147,6 +153,12 @@ def select_neuron(layer: tuple[Tensor, ...], selector: NeuronSelector) -> Tensor
         IndexError: If it is out of range.
         TypeError: If a selector function returns no tensor.
     """
+    parts = selector if isinstance(selector, tuple) else (selector,)
+    if not callable(selector) and not all(isinstance(part, (int, slice)) for part in parts):
+        raise AssertionError(
+            f"neuron selector {selector!r} is not valid: give an int, a tuple of ints and slices, "
+            "or a function of the layer's tensor"
+        )
     try:
         selected = _verify_select_neuron(layer, selector)
     except IndexError as error:

@@ -23,6 +23,8 @@ Every ``attribute`` takes these arguments, said once here:
 - ``attribute_to_layer_input``, ``attribute_to_neuron_input``: explain what the layer takes instead
   of what it returns.
 
+A tensor that stands in the tuple twice counts as two inputs, each with its own place's gradient.
+
 It returns detached tensors: of the inputs' shapes, a tuple where a tuple came in; for the layer
 classes, of the layer's shapes, a tuple where the layer has several.
 
@@ -40,7 +42,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from captum_deconv import gradients
+from captum_deconv import gradients, modes
 from captum_deconv._captum import (
     GradientAttribution,
     LayerAttribution,
@@ -76,8 +78,9 @@ class MethodAttribution(GradientAttribution):  # type: ignore[misc]  # captum pu
         if isinstance(self.gradient_func, GradientFunction):
             return self.gradient_func(self.forward_func, tensors, target, additional_forward_args)
         # Captum's function wants inputs that require grad, and knows of no rule.
-        leaves = tuple(tensor.detach().clone().requires_grad_() for tensor in tensors)
-        with torch.enable_grad(), EveryBackward(self._function.rule, self._function.examine):
+        own = self._function
+        with modes.differentiable(self.forward_func), EveryBackward(own.rule, own.examine):
+            leaves = tuple(tensor.detach().clone().requires_grad_() for tensor in tensors)
             result = self.gradient_func(self.forward_func, leaves, target, additional_forward_args)
         return tuple(gradient.detach() for gradient in result)
 

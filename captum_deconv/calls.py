@@ -18,14 +18,19 @@ import functools
 import inspect
 import math
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
 
+from captum_deconv.aliases import has_other_way, is_torchs
+
 _CONTAINERS = (nn.ModuleList, nn.ModuleDict)
+_MISSING = object()
 _PLAIN = (bool, int, float, str, torch.Tensor, torch.dtype, type(None))
+_UNREADABLE = {"super", "eval", "exec", "locals", "globals", "vars"}
 _REPEATING = (
     *(ast.For, ast.AsyncFor, ast.While),
     *(ast.Lambda, ast.FunctionDef, ast.AsyncFunctionDef),
@@ -45,13 +50,15 @@ def calls_once(model: nn.Module, name: str) -> bool:
     """
     layer = model.get_submodule(name)
     named = model.named_modules(remove_duplicate=False)
-    if sum(module is layer for _, module in named) != 1:
+    if sum(module is layer for _, module in named) != 1 or _calls_itself(layer):
+        return False
+    if has_other_way(model, name):
         return False
     parent, step = model, ""
     for part in name.split(".") if name else ():
         step = f"{step}.{part}".lstrip(".")
         child = parent.get_submodule(step)
-        if isinstance(child, _CONTAINERS):
+        if type(child) in _CONTAINERS:
             continue  # what holds the list calls its members
         if not _calls_child_once(parent, step):
             return False
@@ -62,9 +69,29 @@ def calls_once(model: nn.Module, name: str) -> bool:
 def _calls_child_once(parent: nn.Module, step: str) -> bool:
     if isinstance(parent, torch.jit.ScriptModule) or "forward" in vars(parent):
         return False
+    if type(parent).__call__ is not nn.Module.__call__:
+        return False
     if type(parent).forward is nn.Sequential.forward:
+        return getattr(type(parent), "__iter__", None) is nn.Sequential.__iter__
+    # Exactly once: a layer that the source never calls is called from somewhere unseen.
+    return _Reader(parent, step).count_calls(type(parent).forward) == 1
+
+
+def _calls_itself(layer: nn.Module) -> bool:
+    """Tell whether a layer may call itself: it, or what hands it on, stands in its own forward."""
+    if type(layer).__call__ is not nn.Module.__call__:
         return True
-    return _Reader(parent, step).count_calls(type(parent).forward) <= 1
+    if is_torchs(type(layer).forward):
+        return False
+    parsed = _parse(inspect.unwrap(type(layer).forward))
+    self_name = None if parsed is None else _first_argument(parsed)
+    if parsed is None or self_name is None:
+        return True
+    nodes = list(ast.walk(parsed))
+    attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    harmless = {id(a.value) for a in attributes if a.attr not in ("forward", "__call__")}
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    return any(name.id == self_name and id(name) not in harmless for name in names)
 
 
 class _Reader:
@@ -81,12 +108,18 @@ class _Reader:
 
     def count_calls(self, method: Any) -> float:
         """Count the calls in one method, and in those that it calls on the same object."""
-        function = inspect.unwrap(method)
+        function = method
+        while hasattr(function, "__wrapped__"):
+            if not _is_torchs_code(function):
+                return math.inf  # a decorator may call what it wraps any number of times
+            function = function.__wrapped__
         parsed = _parse(function) if inspect.isfunction(function) else None
-        if parsed is None or function in self.open_methods or not parsed.args.args:
+        if parsed is None or function in self.open_methods or _outlives_its_loop(parsed):
+            return math.inf
+        self_name = _first_argument(parsed)
+        if self_name is None:
             return math.inf
         self.open_methods.add(function)
-        self_name = parsed.args.args[0].arg
         count = self._count_all(parsed.body, self_name)
         self.open_methods.discard(function)
         return count
@@ -97,7 +130,7 @@ class _Reader:
     def _count(self, node: ast.AST, self_name: str) -> float:
         match node:
             case ast.Name(id=name):
-                return math.inf if name in (self_name, "super") else 0
+                return math.inf if name == self_name or name in _UNREADABLE else 0
             case ast.If(test=test, body=body, orelse=orelse):
                 branches = (self._count_all(branch, self_name) for branch in (body, orelse))
                 return self._count(test, self_name) + max(branches)
@@ -110,7 +143,7 @@ class _Reader:
                 return self._repeated([iterated, *body, *orelse], self_name)
             case _ if isinstance(node, _REPEATING):
                 return self._repeated(ast.iter_child_nodes(node), self_name)
-            case ast.Call(func=ast.Name(id="len")):
+            case ast.Call(func=ast.Name(id="len"), args=[ast.Attribute(value=ast.Name())]):
                 return 0
             case ast.Call(func=function, args=args, keywords=keywords):
                 inside = self._count_all([*args, *keywords], self_name)
@@ -140,7 +173,7 @@ class _Reader:
         repeated = any(isinstance(node, _REPEATING) for node in nodes)
         if repeated or len(calls) > 1 or len(uses) != len(calls):
             return math.inf
-        return len(calls) + self._count_all(body, self_name)
+        return len(calls) + self._repeated(body, self_name)
 
     def _is_child(self, node: ast.AST, self_name: str) -> bool:
         match node:
@@ -152,17 +185,46 @@ class _Reader:
         """Count what ``self.name`` may lead to where it is not the child, called."""
         if name == self.child or hasattr(nn.Module, name):
             return 0 if name == "training" else math.inf
-        if name in self.parent._modules:
+        registered = (self.parent._modules, self.parent._parameters, self.parent._buffers)
+        if any(name in names for names in registered):
             return 0
-        value = inspect.getattr_static(self.parent, name, None)
+        value = inspect.getattr_static(self.parent, name, _MISSING)
+        if value is _MISSING or isinstance(value, nn.Module):
+            return math.inf  # found by a __getattr__, or another name of some module
         if isinstance(value, (list, tuple, dict, set)):
             parts = value.values() if isinstance(value, dict) else value
             return math.inf if any(isinstance(part, nn.Module) for part in parts) else 0
-        home = getattr(value, "__module__", None) or ""
-        if isinstance(value, _PLAIN) or home.startswith("torch."):
+        if isinstance(value, _PLAIN):
             return 0
-        method = name in dir(type(self.parent)) and name not in vars(self.parent)
-        return self.count_calls(getattr(value, "__func__", value)) if method else math.inf
+        if name not in vars(self.parent):
+            return self.count_calls(getattr(value, "__func__", value))
+        return 0 if is_torchs(value) and not inspect.ismethod(value) else math.inf
+
+
+def _is_torchs_code(function: Any) -> bool:
+    return str(getattr(function, "__globals__", {}).get("__name__")).startswith("torch.")
+
+
+def _first_argument(parsed: ast.FunctionDef) -> str | None:
+    arguments = [*parsed.args.posonlyargs, *parsed.args.args]
+    return arguments[0].arg if arguments else None
+
+
+def _outlives_its_loop(parsed: ast.FunctionDef) -> bool:
+    """Tell whether a loop's variable is read outside the loop, where it still is a member."""
+    inside: Counter[str] = Counter()
+    for loop in ast.walk(parsed):
+        if isinstance(loop, ast.For):
+            variables = {node.id for node in ast.walk(loop.target) if isinstance(node, ast.Name)}
+            reads = sum((_reads(part) for part in loop.body), Counter())
+            inside.update({name: reads[name] for name in variables})
+    everywhere = _reads(parsed)
+    return any(everywhere[name] != count for name, count in inside.items())
+
+
+def _reads(tree: ast.AST) -> Counter[str]:
+    names = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
+    return Counter(node.id for node in names if isinstance(node.ctx, ast.Load))
 
 
 def _iterated(node: ast.AST) -> ast.AST:

@@ -1,103 +1,23 @@
-"""Run a forward pass that autograd records, and leave everything of the user's as it was.
+"""Run a forward pass and capture a layer, leaving everything of the user's as it was.
 
-The model sees copies of the inputs, so a first operation in place cannot reach the user's data; the
-modes (grad, inference, ``torch.compile``'s stance, the TorchScript executor) are those that let
-autograd see every rectifier, for the length of the call; a layer's tensors are captured by a hook
-that is gone when the pass is over.
+The model sees copies of the inputs, so a first operation in place cannot reach the user's data; a
+layer's tensors are captured by a hook that is gone when the pass is over. The modes that it runs in
+are :mod:`captum_deconv.modes`'.
 """
 
 import difflib
-import functools
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.jit import optimized_execution  # type: ignore[attr-defined]  # not in its __all__
 from torch.utils.hooks import RemovableHandle
 
 from captum_deconv.calls import calls_once
-
-
-class _EagerStance:
-    """``torch.compile``'s stance "force_eager" while any thread is inside.
-
-    A compiled function runs as one opaque node. The stance is the process's own, not the thread's,
-    so the first to come sets it and the last to go puts the old one back.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._stance: Any = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._inside == 0:
-                self._stance = torch.compiler.set_stance("force_eager")
-            self._inside += 1
-
-    def __exit__(self, *exception: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._stance.__exit__(*exception)
-
-
-_eager_stance = _EagerStance()
-
-
-@contextmanager
-def differentiable(forward_func: Callable[..., Any]) -> Iterator[None]:
-    """Let autograd record what ``forward_func`` does, whatever mode the caller is in.
-
-    Buffers of modules in train mode (running statistics) are put back at the end: a picture of
-    the model must not train it. The backward pass belongs inside too.
-    """
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        # What is warm stays warm, and nothing that this pass does warms it up.
-        stack.enter_context(optimized_execution(False))
-        if "torch._dynamo" in sys.modules:  # else nothing can be compiled, and the import is slow
-            stack.enter_context(_eager_stance)
-        stack.enter_context(_buffers_kept(forward_func))
-        yield
-
-
-@contextmanager
-def _buffers_kept(forward_func: Callable[..., Any]) -> Iterator[None]:
-    kept = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in modules_of(forward_func)
-        if getattr(module, "training", False)  # a frozen TorchScript module has no mode
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for module, name, buffer, value in kept:
-                buffer.copy_(value)
-                module._buffers[name] = buffer
-
-
-def modules_of(forward_func: Callable[..., Any]) -> Iterator[nn.Module]:
-    """Yield the modules behind a callable: of a module, or of the one whose method it is."""
-    owner = forward_func if isinstance(forward_func, nn.Module) else _owner(forward_func)
-    if isinstance(owner, nn.Module):
-        yield from owner.modules()
-
-
-def _owner(forward_func: Callable[..., Any]) -> Any:
-    while isinstance(forward_func, functools.partial):
-        forward_func = forward_func.func
-    return getattr(forward_func, "__self__", None)
+from captum_deconv.modes import find_owner, modules_of
 
 
 def make_leaves(inputs: Sequence[Tensor], *, integers: bool = False) -> tuple[Tensor, ...]:
@@ -125,9 +45,9 @@ def make_leaves(inputs: Sequence[Tensor], *, integers: bool = False) -> tuple[Te
                 "with .float(), pass what is no image through additional_forward_args, or, for "
                 "token indices, explain an embedding layer with one of the Layer classes"
             )
-        _check_finite(tensor, index)
+        _check_finite(tensor.detach(), index)
         # What is detached from an inference tensor is one too; autograd takes only a copy.
-        leaf = tensor.clone() if tensor.is_inference() else tensor.detach()
+        leaf = tensor.detach().clone() if tensor.is_inference() else tensor.detach()
         leaves.append(leaf.requires_grad_())
     return tuple(leaves)
 
@@ -155,10 +75,21 @@ def run(
         Whatever the model returns.
     """
     copies = [tensor.clone() for tensor in inputs]
-    rest = [a.detach().clone() if isinstance(a, Tensor) else a for a in arguments]
+    rest = [_copy_tensors(argument) for argument in arguments]
     if isinstance(forward_func, torch.jit.ScriptModule):
         return _interpret(forward_func, [*copies, *rest])
     return forward_func(*copies, *rest)
+
+
+def _copy_tensors(value: Any) -> Any:
+    """Copy the tensors in plain lists, tuples and dictionaries; leave anything else as it is."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if type(value) in (list, tuple):
+        return type(value)(_copy_tensors(part) for part in value)
+    if type(value) is dict:
+        return {key: _copy_tensors(part) for key, part in value.items()}
+    return value
 
 
 def _interpret(module: Any, arguments: list[Any]) -> Any:
@@ -166,7 +97,10 @@ def _interpret(module: Any, arguments: list[Any]) -> Any:
 
     Once warm, its executor runs stretches of it as one fused, opaque node, and keeps doing so.
     """
-    missing = module.forward.schema.arguments[1 + len(arguments) :]
+    expected = module.forward.schema.arguments[1:]
+    missing = expected[len(arguments) :]
+    if len(arguments) > len(expected) or not all(a.has_default_value() for a in missing):
+        return module(*arguments)  # whose error names the signature
     arguments += [a.default_value for a in missing if a.has_default_value()]
     interpret: Callable[..., Any] = torch._C._jit_interpret_graph  # type: ignore[attr-defined]  # no stub
     return interpret(module.inlined_graph, (module._c, *arguments))
@@ -259,7 +193,8 @@ class Capture:
             self.tensors[tensors[0].device] = tensors
             raise _Reached
         # What follows may work in place, so it goes on with copies.
-        copies = [tensor.clone() for tensor in tensors]
+        with torch.enable_grad():  # the model may run the layer under no_grad
+            copies = [tensor.clone() for tensor in tensors]
         self.tensors[tensors[0].device] = tensors
         if not several:
             return copies[0]
@@ -334,7 +269,7 @@ def _find(model: Any, layer: nn.Module | str) -> tuple[str, nn.Module]:
         raise TypeError(
             f"layer must be a module or its dotted name, not {layer!r} ({type(layer).__name__})"
         )
-    owner = model if isinstance(model, nn.Module) else _owner(model)
+    owner = model if isinstance(model, nn.Module) else find_owner(model)
     if not isinstance(owner, nn.Module):
         raise TypeError(
             f"layer {layer!r} is a name, and {model!r} is no module that it could be looked up "

@@ -97,10 +97,7 @@ class GuidedGradCam(MethodAttribution):
             device_ids=self.device_ids,
             of_layer_input=attribute_to_layer_input,
         )
-        assert len(activations) == 1, (
-            f"Grad-CAM needs a layer of one tensor, and {self.layer!r} has {len(activations)}"
-        )
-        cam = _grad_cam(activations[0], weights[0])
+        cam = _grad_cam(activations, weights)
         result = tuple(_times_upsampled(part, cam, interpolate_mode) for part in guided)
         return like_inputs(inputs, result)
 

@@ -14,13 +14,15 @@ has the signature of Captum's ``gradient_func``, so any of Captum's gradient met
 torch.Size([2, 4])
 """
 
-from collections.abc import Callable, Sequence
+import functools
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from captum_deconv import forward, graph
+from captum_deconv import forward, graph, modes
 from captum_deconv._captum import (
     NeuronSelector,
     Target,
@@ -129,7 +131,7 @@ def of_inputs(
     """Return the gradients of the target to the inputs, for each function on one graph."""
     arguments = as_arguments(additional_forward_args)
     functions[0].guard.check_mode(forward_fn)
-    with forward.differentiable(forward_fn):
+    with modes.differentiable(forward_fn):
         leaves = forward.make_leaves(as_tuple(inputs))
         selected = _select(forward.run(forward_fn, leaves, arguments), target)
         return _backward([selected], leaves, functions, whole=True)
@@ -149,7 +151,7 @@ def of_neuron(
     """Return the gradient of a neuron to the inputs; the forward pass stops at its layer."""
     arguments = as_arguments(additional_forward_args)
     function.guard.check_mode(forward_fn)
-    with forward.differentiable(forward_fn):
+    with modes.differentiable(forward_fn):
         leaves = forward.make_leaves(as_tuple(inputs))
         capture = forward.capture(forward_fn, layer, of_input=of_layer_input, stop=True)
         with capture.hooked():
@@ -173,7 +175,7 @@ def of_layer(
     """Return the gradient of the target to a layer's tensors; nothing below is differentiated."""
     arguments = as_arguments(additional_forward_args)
     function.guard.check_mode(forward_fn)
-    with forward.differentiable(forward_fn):
+    with modes.differentiable(forward_fn):
         # Leaves, although nothing below the layer is differentiated: a module that sees that no
         # gradient is wanted may compute in another way, to other bits.
         below = forward.make_leaves(as_tuple(inputs), integers=True)
@@ -200,29 +202,28 @@ def of_layer_and_inputs(
     *,
     device_ids: list[int] | None = None,
     of_layer_input: bool = False,
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Return a layer's tensors, the first function's gradients to them, the second's to the inputs.
+) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+    """Return a layer's tensor, the first function's gradient to it, the second's to the inputs.
 
-    All from one forward pass.
+    All from one forward pass; a layer of several tensors is an AssertionError.
     """
     arguments = as_arguments(additional_forward_args)
     functions[0].guard.check_mode(forward_fn)
-    with forward.differentiable(forward_fn):
+    with modes.differentiable(forward_fn):
         leaves = forward.make_leaves(as_tuple(inputs))
         capture = forward.capture(forward_fn, layer, of_input=of_layer_input)
         with capture.hooked():
             output = forward.run(forward_fn, leaves, arguments)
         selected = _select(output, target)
         captured = in_device_order(capture.tensors, _device_ids(forward_fn, device_ids))
-        flat = [tensor for tensors in captured for tensor in tensors]
+        if len(captured[0]) != 1:
+            raise AssertionError(
+                f"a layer of one tensor is needed, and {layer!r} has {len(captured[0])}"
+            )
+        flat = [tensor for (tensor,) in captured]
         of_layers = _backward([selected], flat, functions[:1], keep=True)[0]
         of_leaves = _backward([selected], leaves, functions[1:], whole=True)[0]
-    width = len(captured[0])
-    return (
-        tuple(_gather([tensors[index].detach() for tensors in captured]) for index in range(width)),
-        tuple(_gather(of_layers[index::width]) for index in range(width)),
-        of_leaves,
-    )
+    return _gather([tensor.detach() for tensor in flat]), _gather(of_layers), of_leaves
 
 
 def compare(
@@ -230,7 +231,7 @@ def compare(
     inputs: Tensor | tuple[Tensor, ...],
     target: Target = None,
     additional_forward_args: Any = None,
-    methods: Sequence[str] = tuple(RULES),
+    methods: Iterable[str] = tuple(RULES),
     *,
     activations: Activations = "relu",
     uncovered: Uncovered = "warn",
@@ -253,16 +254,17 @@ def compare(
     Raises:
         ValueError: If a method's name is unknown, or none is given.
     """
-    if isinstance(methods, str) or not methods:
+    names = [] if isinstance(methods, str) else list(dict.fromkeys(methods))
+    if not names:
         raise ValueError(f"methods must be a sequence of names from {', '.join(RULES)}")
-    functions = [gradient_func(m, activations=activations, uncovered=uncovered) for m in methods]
+    functions = [gradient_func(n, activations=activations, uncovered=uncovered) for n in names]
     for function in functions:
         function.guard = functions[0].guard  # one warning, not one for each method
     results = of_inputs(forward_func, inputs, target, additional_forward_args, functions)
     single = isinstance(inputs, Tensor)
     return {
         method: gradients[0] if single else gradients
-        for method, gradients in zip(methods, results, strict=True)
+        for method, gradients in zip(names, results, strict=True)
     }
 
 
@@ -277,20 +279,20 @@ def strongest(channel: int) -> Callable[[Tensor], Tensor]:
 
     Raises:
         IndexError: When used, if the layer has no such channel.
-        TypeError: When used, if the layer's output is not one tensor.
+        TypeError: If the channel is no integer, or, when used, the layer's output not one tensor.
     """
+    return functools.partial(_select_strongest, operator.index(channel))
 
-    def select_strongest(activations: Tensor) -> Tensor:
-        if not isinstance(activations, Tensor):
-            raise TypeError("strongest() needs a layer of one tensor, and this one has several")
-        if activations.dim() < 2 or not -activations.shape[1] <= channel < activations.shape[1]:
-            raise IndexError(
-                f"channel {channel} is out of range for a layer of shape {tuple(activations.shape)}"
-            )
-        places = activations[:, channel].reshape(len(activations), -1)
-        return places.gather(1, places.argmax(1, keepdim=True)).squeeze(1)
 
-    return select_strongest
+def _select_strongest(channel: int, activations: Tensor) -> Tensor:
+    if not isinstance(activations, Tensor):
+        raise TypeError("strongest() needs a layer of one tensor, and this one has several")
+    if activations.dim() < 2 or not -activations.shape[1] <= channel < activations.shape[1]:
+        raise IndexError(
+            f"channel {channel} is out of range for a layer of shape {tuple(activations.shape)}"
+        )
+    places = activations[:, channel].unsqueeze(1).flatten(1)
+    return places.gather(1, places.argmax(1, keepdim=True)).squeeze(1)
 
 
 def _select(output: Any, target: Target) -> Tensor:
@@ -328,16 +330,16 @@ def _backward(
     results = []
     for index, function in enumerate(functions):
         with graph.overridden(found[index].rectifiers, function.rule):
-            results.append(
-                torch.autograd.grad(
-                    outputs,
-                    inputs,
-                    ones,
-                    retain_graph=keep or index + 1 < len(functions),
-                    allow_unused=True,
-                    materialize_grads=True,
-                )
+            gradients = torch.autograd.grad(
+                outputs,
+                inputs,
+                ones,
+                retain_graph=keep or index + 1 < len(functions),
+                allow_unused=True,
+                materialize_grads=True,
             )
+        # The zeros of an unused input require grad in some releases.
+        results.append(tuple(gradient.detach() for gradient in gradients))
     return results
 
 

@@ -86,6 +86,12 @@ def _other_side(node: Any) -> int:
     return 0 if node.next_functions[0][0] is None else 1
 
 
+def _above_zero(node: Any) -> bool:
+    """Tell whether a clamp's lower bound is zero, and no signal of its own."""
+    live = any(function is not None for function, _ in node.next_functions[1:])
+    return not live and _is_zero(node._saved_min)
+
+
 def _against_zero(node: Any) -> bool:
     if all(function is not None for function, _ in node.next_functions):
         return False  # two signals compete: a maxout, no rectifier
@@ -99,10 +105,10 @@ _ACTIVATIONS: dict[str, Activation] = {
     "HardtanhBackward0": ("relu", "ReLU6", lambda node: node._saved_min_val == 0),
     "ThresholdBackward0": ("relu", "threshold", lambda node: node._saved_threshold == 0),
     "ThresholdBackward1": ("relu", "threshold", lambda node: node._saved_threshold == 0),
-    "ClampMinBackward0": ("relu", "clamp", lambda node: _is_zero(node._saved_min)),
-    "ClampMinBackward1": ("relu", "clamp", lambda node: _is_zero(node._saved_min)),
-    "ClampBackward0": ("relu", "clamp", lambda node: _is_zero(node._saved_min)),
-    "ClampBackward1": ("relu", "clamp", lambda node: _is_zero(node._saved_min)),
+    "ClampMinBackward0": ("relu", "clamp", _above_zero),
+    "ClampMinBackward1": ("relu", "clamp", _above_zero),
+    "ClampBackward0": ("relu", "clamp", _above_zero),
+    "ClampBackward1": ("relu", "clamp", _above_zero),
     "MaximumBackward0": ("relu", "maximum", _against_zero),
     "FmaxBackward0": ("relu", "fmax", _against_zero),
     "LeakyReluBackward0": ("leaky", "LeakyReLU", _always),
@@ -226,7 +232,9 @@ def _through_whole_view(node: Any, name: str) -> Activation | None:
 def _hidden_in(node: Any, name: str) -> str | None:
     """Say what a node may hide, or None where it hides nothing."""
     if isinstance(node, BackwardCFunction):
-        return None if name.startswith(_TRANSPARENT) else "custom autograd function"
+        home = getattr(getattr(node, "_forward_cls", None), "__module__", "torch")
+        known = name.startswith(_TRANSPARENT) and home.startswith("torch")
+        return None if known else "custom autograd function"
     if name == "CopySlices":
         inner = getattr(node, "_wrapped_node", None)
         if inner is None:
@@ -236,7 +244,9 @@ def _hidden_in(node: Any, name: str) -> str | None:
             return None
         return f"in-place {activation[1]} on a slice"
     if name == "CudnnRnnBackward0":
-        return "cuDNN RNN of ReLU units" if node._saved_mode == 0 else None
+        return "cuDNN RNN of ReLU units" if node._saved_mode == 0 else "cuDNN RNN, LSTM or GRU"
+    if name == "MkldnnRnnLayerBackward0":
+        return "LSTM"
     if name == "CppFunction" and "DifferentiableGraphBackward" in node.name():
         return "TorchScript graph, fused by its executor"
     return None
@@ -284,13 +294,16 @@ def overridden(rectifiers: Sequence[Rectifier], rule: Rule | None) -> Iterator[N
     with ExitStack() as hooks:
         if rule is not None:
             for node, _, _ in rectifiers:
-                replace = _replace_bounded if type(node).__name__ in _BOUNDS else _replace
-                hook = partial(replace, node, rule)
+                if type(node).__name__ in _BOUNDS:
+                    # Read now: a checkpoint unpacks a saved tensor only once in a backward pass.
+                    hook = partial(_replace_bounded, *_signal_and_gate(node), rule)
+                else:
+                    hook = partial(_replace, rule)
                 hooks.callback(node.register_hook(hook).remove)
         yield
 
 
-def _replace(node: Any, rule: Rule, grad_inputs: Gradients, grad_outputs: Gradients) -> Any:
+def _replace(rule: Rule, grad_inputs: Gradients, grad_outputs: Gradients) -> Any:
     """Apply a rule to a node whose first argument is the rectifier's input."""
     grad_input, grad_output = grad_inputs[0], grad_outputs[0]
     if grad_input is None or grad_output is None:
@@ -298,19 +311,23 @@ def _replace(node: Any, rule: Rule, grad_inputs: Gradients, grad_outputs: Gradie
     return (rule(grad_input, grad_output), *grad_inputs[1:])
 
 
-def _replace_bounded(node: Any, rule: Rule, grad_inputs: Gradients, grad_outputs: Gradients) -> Any:
-    """Apply a rule to a clamp or maximum, gated by the papers' ``1[x > 0]`` at ties too."""
-    index = 1 - _other_side(node) if len(grad_inputs) == 2 else 0
-    grad_input, grad_output = grad_inputs[index], grad_outputs[0]
-    if grad_input is None or grad_output is None:
-        return None
+def _signal_and_gate(node: Any) -> tuple[int, Tensor]:
+    index = 1 - _other_side(node) if type(node).__name__.startswith(("Maximum", "Fmax")) else 0
     x = node._saved_other if index else node._saved_self
     passes = x > 0
     upper = getattr(node, "_saved_max", None)
-    if upper is not None:
-        passes = passes & (x < upper)
+    return index, passes if upper is None else passes & (x < upper)
+
+
+def _replace_bounded(
+    index: int, passes: Tensor, rule: Rule, grad_inputs: Gradients, grad_outputs: Gradients
+) -> Any:
+    """Apply a rule to a clamp or maximum, gated by the papers' ``1[x > 0]`` at ties too."""
+    grad_input, grad_output = grad_inputs[index], grad_outputs[0]
+    if grad_input is None or grad_output is None:
+        return None
     gated = torch.where(passes, grad_output, 0)
-    gradient = rule(gated, grad_output).sum_to_size(grad_input.shape)
+    gradient = rule(gated, grad_output).sum_to_size(grad_input.shape).to(grad_input.dtype)
     return (*grad_inputs[:index], gradient, *grad_inputs[index + 1 :])
 
 

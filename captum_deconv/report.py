@@ -11,6 +11,7 @@ left as it is, though a rule would belong there: 1 node
 """
 
 import sys
+import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from captum_deconv import forward, graph
+from captum_deconv import forward, graph, modes
 from captum_deconv._captum import as_arguments, as_tuple
 
 Activations = Literal["relu", "leaky", "all"]
@@ -147,7 +148,7 @@ def coverage(
         RuntimeError: If no output depends on the inputs.
     """
     arguments = as_arguments(additional_forward_args)
-    with forward.differentiable(forward_func):
+    with modes.differentiable(forward_func):
         leaves = forward.make_leaves(as_tuple(inputs))
         with _places(forward_func) as place:
             output = forward.run(forward_func, leaves, arguments)
@@ -226,11 +227,15 @@ def _places(forward_func: Callable[..., Any]) -> Iterator[Callable[[Any], str | 
     spans: list[tuple[int, int, str]] = []
     started: list[int] = []
 
+    thread = threading.get_ident()
+
     def enter(module: nn.Module, args: Any) -> None:
-        started.append(_next_number())
+        if threading.get_ident() == thread:
+            started.append(_next_number())
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        spans.append((started.pop(), _next_number(), names[module] or "(the model itself)"))
+        if threading.get_ident() == thread:
+            spans.append((started.pop(), _next_number(), names[module] or "(the model itself)"))
 
     names = {module: name for name, module in _named_modules(forward_func)}
     with ExitStack() as hooks:
@@ -241,7 +246,7 @@ def _places(forward_func: Callable[..., Any]) -> Iterator[Callable[[Any], str | 
 
 
 def _named_modules(forward_func: Callable[..., Any]) -> Iterator[tuple[str, nn.Module]]:
-    root = next(forward.modules_of(forward_func), None)
+    root = next(modes.modules_of(forward_func), None)
     if root is not None:
         for name, module in root.named_modules():
             if not isinstance(module, torch.jit.ScriptModule):
@@ -312,7 +317,7 @@ class Guard:
         """Warn, once, of a model in train mode whose batch norm or dropout depends on it."""
         if "train mode" in self._said:
             return
-        for module in forward.modules_of(forward_func):
+        for module in modes.modules_of(forward_func):
             if isinstance(module, _MODE_DEPENDENT) and module.training:
                 self._said.add("train mode")
                 warnings.warn(

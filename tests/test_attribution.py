@@ -1,11 +1,13 @@
 """The contract of a drop-in for Captum, class by class."""
 
 import inspect
+import pickle
 
 import captum.attr
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import captum_deconv
 from captum_deconv import (
@@ -412,3 +414,24 @@ def test_every_public_name_loads():
         assert getattr(captum_deconv, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'Saliency'"):
         _ = captum_deconv.Saliency
+
+
+def test_a_selector_of_the_strongest_travels(model, images):
+    selector = pickle.loads(pickle.dumps(strongest(2)))
+    expected = NeuronDeconvnet(model, "conv1").attribute(images, strongest(2))
+    assert torch.equal(NeuronDeconvnet(model, "conv1").attribute(images, selector), expected)
+    with pytest.raises(TypeError, match="integer"):
+        strongest(1.5)
+
+
+def test_promoted_and_checkpointed_bounds(images):
+    def checkpointed(x):
+        return checkpoint(lambda q: q.clamp(min=0), x, use_reentrant=False).flatten(1).sum(1)
+
+    def promoted(x):
+        return torch.maximum(x, torch.zeros(1, dtype=torch.float64)).flatten(1).sum(1)
+
+    for function in (checkpointed, promoted):
+        result = GuidedBackprop(function).attribute(images)
+        assert result.dtype == images.dtype
+        assert torch.equal(result, (images > 0).float())

@@ -134,3 +134,58 @@ def test_a_layer_of_integers_gives_zeros(images):
 def test_a_scalar_output_is_one_value_for_the_batch(images):
     result = GuidedBackprop(lambda x: torch.relu(x).sum()).attribute(images)
     assert torch.equal(result, (images > 0).float())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize("count", [0, 2])
+def test_torchscript_with_the_wrong_number_of_arguments(count, images):
+    scripted = torch.jit.trace(nn.Sequential(nn.ReLU(), nn.Flatten()), images)
+    given = tuple(images for _ in range(count)) or torch.ones(3)
+    arguments = {"additional_forward_args": None} if count else {"additional_forward_args": (1, 2)}
+    with pytest.raises(RuntimeError, match="argument"):
+        InputGradient(scripted).attribute(given, 1, **arguments)
+
+
+def test_a_layer_under_no_grad_has_a_gradient_all_the_same(images):
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            with torch.no_grad():
+                features = self.body(x)
+            return torch.relu(features).flatten(1).sum(1)
+
+    torch.manual_seed(0)
+    model = Model()
+    result = LayerGradient(model, "body").attribute(images)
+    assert torch.equal(result, (model.body(images) > 0).float())
+
+
+def test_inference_tensors_inside_arguments(images):
+    with torch.inference_mode():
+        scale = {"by": [torch.tensor(3.0)]}
+    result = GuidedBackprop(lambda x, s: (torch.relu(x) * s["by"][0]).flatten(1).sum(1)).attribute(
+        images, additional_forward_args=(scale,)
+    )
+    assert torch.equal(result, 3.0 * (images > 0))
+
+
+def test_inference_tensors_that_require_grad(images):
+    with torch.inference_mode():
+        inference = images.clone().requires_grad_()
+        result = InputGradient(lambda x: torch.relu(x).flatten(1).sum(1)).attribute(inference)
+    assert torch.equal(result, (images > 0).float())
+
+
+@pytest.mark.parametrize("target", [torch.tensor([0.0, 1.0, 2.0]), [0.0, 1.0, 2.0]])
+def test_targets_that_are_no_integers(target, model, images):
+    with pytest.raises(AssertionError, match="not valid"):
+        Deconvnet(model).attribute(images, target)
+
+
+@pytest.mark.parametrize("selector", [None, ..., 1.5, ("a",)])
+def test_selectors_of_no_kind(selector, model, images):
+    with pytest.raises(AssertionError, match="is not valid: give an int, a tuple"):
+        NeuronDeconvnet(model, "conv1").attribute(images, selector)

@@ -1,5 +1,6 @@
 """Nothing of the user's changes: by no call, exception, interruption or other thread."""
 
+import functools
 import gc
 import sys
 import threading
@@ -272,3 +273,61 @@ def test_a_compiled_models_cache_stays_usable(images):
         assert torch.equal(compiled(images), expected)
     assert len(counts) == 1, "the model was compiled again"
     assert torch.equal(result, Deconvnet(model).attribute(images, 1))
+
+
+def normed():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3)
+    return nn.Sequential(*layers).train()
+
+
+@pytest.mark.filterwarnings("ignore:the model is in train mode")
+def test_a_backward_pass_of_the_users_is_not_disturbed(images):
+    model = normed()
+    loss = model(images).sum()
+    GuidedBackprop(model).attribute(images, 1)
+    loss.backward()
+    assert model[0].weight.grad is not None
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda model: lambda x: model(x),
+        lambda model: functools.partial(model),
+        lambda model: model.forward,
+    ],
+)
+def test_a_callable_around_a_model_in_train_mode(wrap, images):
+    model = normed()
+    snapshot = Snapshot(model, images)
+    with pytest.warns(UserWarning, match="train mode"):
+        GuidedBackprop(wrap(model)).attribute(images, 1)
+    snapshot.assert_unchanged()
+
+
+@pytest.mark.filterwarnings("ignore:the model is in train mode")
+def test_threads_keep_running_statistics_and_reports_apart(images):
+    model = normed()
+    snapshot = Snapshot(model, images)
+    method = Deconvnet(model)
+    expected = str(coverage(model, images)), method.attribute(images, 1)
+    failed: list[BaseException] = []
+
+    def repeat(call, right):
+        try:
+            assert all(right(call()) for _ in range(100))
+        except BaseException as error:  # a thread's exception would vanish
+            failed.append(error)
+
+    work = [
+        (lambda: coverage(model, images), lambda report: str(report) == expected[0]),
+        (lambda: method.attribute(images, 1), lambda result: torch.equal(result, expected[1])),
+    ]
+    threads = [threading.Thread(target=repeat, args=pair) for pair in work * 3]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    snapshot.assert_unchanged()

@@ -290,3 +290,28 @@ def test_coverage_in_train_mode_of_dropout_warns_once():
     model = nn.Sequential(nn.Linear(6, 4), nn.Dropout(), nn.ReLU()).train()
     with pytest.warns(UserWarning, match="train mode.*Dropout"):
         compare(model, X, 1)
+
+
+@pytest.mark.parametrize("recurrent", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_are_named(recurrent):
+    layer = recurrent(6, 4, batch_first=True)
+    found = coverage(lambda x: torch.relu(layer(x)[0]), torch.randn(2, 3, 6))
+    assert found.overridden
+    assert found.uncovered
+
+
+def test_a_bound_with_a_signal_of_its_own_is_no_rectifier():
+    live = torch.zeros(6, requires_grad=True)
+    for function in (
+        lambda x: torch.maximum(x, live),
+        lambda x: x.clamp(min=live),
+        lambda x: torch.clamp_min(x, x * 0),
+    ):
+        assert not coverage(lambda x, f=function: f(x).sum(1), X).overridden
+
+
+def test_a_custom_function_of_a_familiar_name_is_opaque():
+    class Scatter(Opaque):
+        pass
+
+    assert coverage(lambda x: torch.relu(Scatter.apply(x)).sum(1), X).uncovered

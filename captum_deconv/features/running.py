@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captum_deconv import forward
+from captum_deconv import forward, modes
 from captum_deconv.features.index import ActivationIndex, IndexMismatchError, first_samples
 from captum_deconv.features.progress import show_progress
 from captum_deconv.features.ranking import MISSING, Ranking, take_maxima
@@ -63,7 +63,7 @@ class Run:
         batch_size = self.index.metadata["batch_size"]
         saved = time.monotonic()
         with (
-            forward.differentiable(self.model),  # for compiled parts: their hooks run
+            modes.differentiable(self.model),  # for compiled parts: their hooks run
             torch.no_grad(),
             show_progress(stop - start, at - start, shown=progress) as advance,
         ):

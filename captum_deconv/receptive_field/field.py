@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
-from captum_deconv import forward
+from captum_deconv import forward, modes
 from captum_deconv.receptive_field.nodes import find_sources, shape_of
 from captum_deconv.receptive_field.steps import Interval, Step
 
@@ -168,7 +168,7 @@ def of(
     images, *others = (inputs,) if isinstance(inputs, Tensor) else inputs
     if images.dim() < 3:
         raise TypeError(f"inputs must be images (N, C, *spatial), not {tuple(images.shape)}")
-    with forward.differentiable(model):
+    with modes.differentiable(model):
         leaves = forward.make_leaves([images])
         capture = forward.capture(model, layer, stop=True)
         with capture.hooked():
