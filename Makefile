@@ -22,9 +22,13 @@ lint: $(READY)  ## style, types, import layers, docstrings
 	$(BIN)/lint-imports
 	$(BIN)/flake8 captum_deconv
 
-bench: $(READY)  ## measure; tables on the screen, JSON in benchmarks/results/
+bench: $(READY)  ## measure (an hour or two); tables on the screen, JSON in benchmarks/results/
+	$(BIN)/python benchmarks/transpose_is_no_inverse.py
 	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/features.py
+	$(BIN)/python benchmarks/scan.py --out benchmarks/results
 	$(BIN)/python benchmarks/zoo.py
+	$(BIN)/python benchmarks/adjoint.py
 
 docs: $(READY)  ## the documentation, warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
