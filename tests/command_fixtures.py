@@ -1,4 +1,4 @@
-"""Fixtures for tests of the command line; a plugin, so that two modules can share them."""
+"""Fixtures for tests of the command line."""
 
 from inspect import signature
 

@@ -4,8 +4,6 @@ import pytest
 from command import assert_one_line, network
 from PIL import Image
 
-pytest_plugins = ("command_fixtures",)
-
 
 @pytest.mark.parametrize(
     ("words", "code", "expected"),

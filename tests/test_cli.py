@@ -12,8 +12,6 @@ import captum_deconv
 from captum_deconv.models import load_model
 from captum_deconv.results import load_results
 
-pytest_plugins = ("command_fixtures",)
-
 
 def test_help_teaches(call):
     for words in ([], ["attribute"], ["coverage"], ["demo"]):

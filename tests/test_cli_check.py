@@ -11,8 +11,6 @@ from torch import nn
 from captum_deconv import adjoint
 from captum_deconv.checkup import reports as checkup_reports
 
-pytest_plugins = ("command_fixtures",)
-
 CONV = "in=2,out=3,kernel=3,stride=2,padding=1"
 
 
