@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 
 .PHONY: demo test test-all lint bench docs clean
 
-demo: $(READY)  ## attribute a photograph with a trained network; the picture lands in demo/
+demo: $(READY)  ## a cat, three methods, and what excites two networks' feature maps; in demo/
 	$(BIN)/captum-deconv demo --out demo
 
 test: $(READY)  ## the tests, GPU ones skipped where there is none

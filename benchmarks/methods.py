@@ -1,13 +1,15 @@
 """What a method costs beside what it cannot do without, and beside Captum's.
 
 Every figure is a ratio of times taken in one run, alternately, on real networks: ResNet-50 and
-VGG-16, a batch of four at 224x224. A pair of calls is timed many times over; the ratio quoted is the
-median of the ratios pair by pair, with its quartiles, since a shared machine's speed drifts.
+VGG-16, a batch of four at 224x224. A pair of calls is timed many times over; the ratio quoted is
+the median of the ratios pair by pair, with its quartiles, since a shared machine's speed drifts.
+Beside it stands the bound: what the passes themselves take, with nothing around them.
 
     python benchmarks/methods.py --device auto --out benchmarks/results
 """
 
 import argparse
+import contextlib
 import json
 import statistics
 import time
@@ -56,6 +58,27 @@ def bare_gradient(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
     return torch.autograd.grad(model(leaf)[:, TARGET].sum(), leaf)[0]
 
 
+def bare_neuron(
+    model: torch.nn.Module,
+    layer: torch.nn.Module,
+    neuron: tuple[int, ...],
+    images: torch.Tensor,
+    stop: bool,
+) -> torch.Tensor:
+    """Return a neuron's input gradient with nothing around it, its forward pass stopped or not."""
+    activations: list[torch.Tensor] = []
+
+    def keep(module: torch.nn.Module, args: object, output: torch.Tensor) -> None:
+        activations.append(output)
+        if stop:
+            raise StopIteration
+
+    leaf = images.detach().clone().requires_grad_()
+    with layer.register_forward_hook(keep), contextlib.suppress(StopIteration):
+        model(leaf)
+    return torch.autograd.grad(activations[0][(slice(None), *neuron)].sum(), leaf)[0]
+
+
 def measure_network(name: str, device: torch.device, batch: int, rounds: int) -> dict[str, object]:
     """Return the ratios of one network."""
     torch.manual_seed(0)
@@ -84,6 +107,8 @@ def measure_network(name: str, device: torch.device, batch: int, rounds: int) ->
             "captum guided": lambda: captums["guided backprop"].attribute(images, TARGET),
             "compare": lambda: captum_deconv.compare(model, images, TARGET),
             "captum three": lambda: [m.attribute(images, TARGET) for m in captums.values()],
+            "bare neuron": lambda: bare_neuron(model, layer, neuron, images, True),
+            "bare neuron, run on": lambda: bare_neuron(model, layer, neuron, images, False),
             "neuron": lambda: ours_neuron.attribute(images, neuron),
             "captum neuron": lambda: captums_neuron.attribute(images, neuron),
         },
@@ -103,6 +128,7 @@ def measure_network(name: str, device: torch.device, batch: int, rounds: int) ->
         "compare / Captum's three": ratio(seconds["compare"], seconds["captum three"]),
         "bound (F + 3B) / (3F + 3B)": round((once + 3 * backward) / (3 * once + 3 * backward), 4),
         f"neuron of {layer_name} / Captum's": ratio(seconds["neuron"], seconds["captum neuron"]),
+        "bound (f + b) / (F + b)": ratio(seconds["bare neuron"], seconds["bare neuron, run on"]),
         "walk and hooks": measure_walk(model, images, rounds),
     }
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 LITE = "efficientnet-lite0"
+EMBEDDED = "embedded"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RANDOM = "random weights (seed 0): the attributions show the architecture, nothing learned"
@@ -98,10 +99,11 @@ def load_model(
     pickle, or that do not fit, a ``WeightsError``.
 
     Args:
-        name: A torchvision builder (``resnet50``), ``efficientnet-lite0``, or
-            ``package.module:factory``, where ``factory`` is an ``nn.Module`` or a callable that
-            returns one. A network from an import path may carry the attributes ``preprocess`` (a
-            Pillow image to a tensor ``(3, H, W)``) and ``categories`` (a list of names).
+        name: A torchvision builder (``resnet50``), ``efficientnet-lite0``, ``embedded``
+            (`captum_deconv.embedded`), or ``package.module:factory``, where ``factory`` is an
+            ``nn.Module`` or a callable that returns one. A network from an import path may carry
+            the attributes ``preprocess`` (a Pillow image to a tensor ``(3, H, W)``) and
+            ``categories`` (a list of names).
         weights: ``DEFAULT`` for the trained weights that go with the name (for an import path:
             whatever the factory gives), ``none`` for random ones with a fixed seed, or a file:
             ``.safetensors``, or a state dict saved by ``torch.save``.
@@ -114,6 +116,8 @@ def load_model(
         loaded = _load_import_path(name, weights)
     elif name == LITE:
         loaded = _load_efficientnet_lite(weights)
+    elif name == EMBEDDED:
+        loaded = _load_embedded(weights)
     else:
         loaded = _load_torchvision(name, weights)
     loaded.model.eval().to(device)
@@ -257,12 +261,39 @@ def _load_efficientnet_lite(weights: str) -> LoadedModel:
     )
 
 
+def _load_embedded(weights: str) -> LoadedModel:
+    from captum_deconv import embedded
+
+    notes: tuple[str, ...] = ()
+    if weights.upper() == "DEFAULT":
+        model, described = embedded.load(), embedded.WEIGHTS.name
+    else:
+        with _seeded():
+            model = embedded.EmbeddedNetwork()
+        if weights.lower() == "none":
+            described, notes = "random, seed 0", (RANDOM,)
+        else:
+            load_weights(model, weights)
+            described = Path(weights).name
+    return LoadedModel(
+        name=EMBEDDED,
+        model=model,
+        preprocess=model.preprocess,
+        categories=list(embedded.CLASSES),
+        weights=described,
+        weights_hash=hash_weights(model),
+        mean=embedded.MEAN,
+        std=embedded.STD,
+        notes=notes,
+    )
+
+
 def _load_torchvision(name: str, weights: str) -> LoadedModel:
     from torchvision import models
 
     known = models.list_models()
     if name not in known:
-        raise UnknownNameError(f"no model {name!r}{suggest(name, [LITE, *known])}")
+        raise UnknownNameError(f"no model {name!r}{suggest(name, [LITE, EMBEDDED, *known])}")
     if name.startswith("quantized_"):
         raise ModelError(
             f"{name}: a quantised network has no gradients; use {name.removeprefix('quantized_')}"

@@ -469,6 +469,15 @@ class TestCheck:
         # At a size that the blocks do not fill the last column is lost.
         assert not adjoint.check(conv, (8, 7)).inverts
 
+    def test_half_precision_takes_nothing_else_for_an_inverse(self):
+        torch.manual_seed(0)
+        patches = nn.Conv2d(3, 768, 16, stride=16, bias=False)
+        report = adjoint.check(patches, (32, 32), dtype=torch.bfloat16, inverts=False)
+        assert report.passed
+        assert not report.inverts
+        nn.init.orthogonal_(patches.weight.view(768, 768))
+        assert adjoint.check(patches, (32, 32), dtype=torch.bfloat16, inverts=True).passed
+
     def test_expectation_of_an_inverse_can_fail_both_ways(self):
         conv = nn.Conv2d(2, 2, 1, bias=False)
         nn.init.dirac_(conv.weight)

@@ -48,6 +48,8 @@ from captum_deconv.adjoint.spectrum import (
 )
 from captum_deconv.adjoint.transposition import linear_part, transpose_of
 
+_MOST_ROUNDING = 0.05
+
 
 @torch.inference_mode(False)  # under inference mode there would be no gradient to compare with
 def check(
@@ -124,7 +126,9 @@ def check(
         flip_error = measure_error(back if convolution else y, stuffed)
     dot_gap = _measure_dot_gap(x, y, g, back)
     residual, scaled_residual = _measure_residuals(x, again)
-    is_inverse = residual <= dot_tolerance
+    # Rounding alone leaves this much of `x`; in bfloat16 the estimate for a large kernel is so wide
+    # that it would take anything for an inverse.
+    is_inverse = residual <= min(dot_tolerance, _MOST_ROUNDING)
 
     failures = []
     if back.shape != x.shape:

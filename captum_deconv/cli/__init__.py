@@ -11,9 +11,11 @@ from typing import Annotated
 
 import typer
 
-from captum_deconv.cli.attributing import attribute, demo
+from captum_deconv.cli.attributing import attribute
 from captum_deconv.cli.checking import check
 from captum_deconv.cli.covering import coverage
+from captum_deconv.cli.demonstrating import demo
+from captum_deconv.cli.scanning import features, gallery, scan
 from captum_deconv.console import PROGRAM, OneLineErrors
 
 app = typer.Typer(
@@ -29,6 +31,9 @@ app = typer.Typer(
 app.command(no_args_is_help=True)(attribute)
 app.command()(coverage)
 app.command(context_settings={"allow_extra_args": True})(check)
+app.command(no_args_is_help=True)(scan)
+app.command(no_args_is_help=True)(gallery)
+app.command(no_args_is_help=True)(features)
 app.command()(demo)
 
 
@@ -68,4 +73,5 @@ def _start(
       captum-deconv attribute cat.jpg --model resnet50 --out cat.png
       captum-deconv coverage --model mobilenet_v2
       captum-deconv check --conv in=3,out=8,kernel=3,stride=2
+      captum-deconv features --layer relu2 --data photographs --out relu2
     """

@@ -1,4 +1,4 @@
-"""``attribute`` and ``demo``: pictures and numbers of photographs."""
+"""``attribute``: pictures and numbers of photographs."""
 
 from __future__ import annotations
 
@@ -131,45 +131,14 @@ def attribute(
     )
     _check_outputs(images, out, save)
     photographs = [read_image(path) for path in images]
-    loaded = _load(model, weights, device)
-    results = _explain(loaded, photographs, question, one_size=save is not None)
-    _print_results(results)
-    _write(loaded, results, question, out, save)
+    loaded = load(model, weights, device)
+    results = explain(loaded, photographs, question, one_size=save is not None)
+    print_results(results)
+    write(loaded, results, question, out, save)
 
 
-def demo(
-    out: Annotated[
-        Path, typer.Option("--out", "-o", metavar="FOLDER", help="Made where it is missing.")
-    ] = Path("demo"),
-    device: DeviceName = "auto",
-) -> None:
-    """Show all methods on a photograph of a cat, with a trained EfficientNet-Lite0.
-
-    Nothing is downloaded: network and photograph come with the packages of the extra "demo".
-
-    [bold]Example[/bold]
-
-      captum-deconv demo --out demo
-    """
-    from captum_deconv.images import read_demo_image
-    from captum_deconv.models import LITE
-    from captum_deconv.question import Question
-    from captum_deconv.results import make_folder
-
-    make_folder(out)
-    photograph = read_demo_image()
-    loaded = _load(LITE, "DEFAULT", device)
-    layer = "_blocks.10"
-    for name, question in (
-        ("cat", Question()),
-        ("cat_neuron", Question(layer=layer, neuron="strongest")),
-    ):
-        results = _explain(loaded, [photograph], question)
-        _print_results(results)
-        _write(loaded, results, question, out / f"{name}.png", out / f"{name}.safetensors")
-
-
-def _load(model: str, weights: str, device: str) -> LoadedModel:
+def load(model: str, weights: str, device: str) -> LoadedModel:
+    """Load a network, and print what its user should know; as ``models.load_model``."""
     from captum_deconv.models import choose_device, load_model
 
     loaded = load_model(model, weights, choose_device(device))
@@ -195,12 +164,13 @@ def _check_outputs(images: Sequence[Path], out: Path | None, save: Path | None) 
         check_output(save, (".safetensors",), keep=images)
 
 
-def _explain(
+def explain(
     loaded: LoadedModel,
     photographs: Sequence[Photograph],
     question: Question,
     one_size: bool = True,
 ) -> list[Result]:
+    """Attribute each photograph, under a bar; as ``explain.explain_image``."""
     from captum_deconv.explain import explain_image, prepare_inputs
 
     inputs = prepare_inputs(loaded, photographs, one_size)
@@ -212,7 +182,8 @@ def _explain(
     return results
 
 
-def _print_results(results: Sequence[Result]) -> None:
+def print_results(results: Sequence[Result]) -> None:
+    """Print what the network saw in each photograph and what was attributed."""
     for result in results:
         for note in result.notes:
             print_line("note", f"{result.name}: {note}")
@@ -228,13 +199,14 @@ def _print_results(results: Sequence[Result]) -> None:
             typer.echo(f"  neuron: {place} of {neuron.layer}, activation {neuron.activation:.4g}")
 
 
-def _write(
+def write(
     loaded: LoadedModel,
     results: Sequence[Result],
     question: Question,
     out: Path | None,
     save: Path | None,
 ) -> None:
+    """Write the figure and the numbers, where they are wanted, and print where they are."""
     from captum_deconv.explain import describe_run
     from captum_deconv.plotting import describe_result, plot_attributions, save_figure
     from captum_deconv.results import save_results

@@ -21,8 +21,8 @@ ModelName = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A torchvision model (resnet50, vgg16, ...), efficientnet-lite0, or "
-        "package.module:factory for a network of your own.",
+        help="A torchvision model (resnet50, vgg16, ...), efficientnet-lite0, embedded (a small "
+        "one that ships), or package.module:factory for a network of your own.",
         show_default=True,
     ),
 ]
