@@ -89,3 +89,11 @@ def test_what_cannot_be_shown_is_refused(found, models, images):
     narrow.conv2 = nn.Conv2d(32, 64, 3, padding=1)
     with pytest.raises(ValueError, match="checkpoints of one network"):
         evolution({"a": models[max(models)], "b": narrow.eval()}, "relu2", images, channels=[0])
+
+
+def test_it_is_one_of_the_features():
+    from captum_deconv import features
+
+    assert features.evolution is evolution
+    with pytest.raises(AttributeError, match="no attribute 'revolution'"):
+        _ = features.revolution
