@@ -167,10 +167,8 @@ class Deconvnet(_RuleAttribution):
 Deconvolution = Deconvnet
 
 
-class _NeuronAttribution(NeuronAttribution, MethodAttribution):  # type: ignore[misc]  # captum publishes no types
-    """A method from a neuron of a layer to the input; the forward pass stops at the layer.
-
-    A layer that the model calls several times counts with its last call.
+class _OfLayer(MethodAttribution):
+    """What the classes of a neuron and of a layer share: a model, and a layer in it.
 
     Args:
         model: A module, or any callable that runs the layer.
@@ -184,9 +182,41 @@ class _NeuronAttribution(NeuronAttribution, MethodAttribution):  # type: ignore[
     def _prepare(
         self, model: Model, layer: Layer, device_ids: list[int] | None, function: GradientFunction
     ) -> None:
-        NeuronAttribution.__init__(self, model, layer, device_ids)
         GradientAttribution.__init__(self, model)
+        self.layer = layer
+        self.device_ids = device_ids
         self.gradient_func = self._function = function
+
+
+class OfLayerByRule(_OfLayer):
+    """The same for a method with a rule of its own.
+
+    Args:
+        model: A module, or any callable that runs the layer.
+        layer: The module, or its dotted name in the model; ``self.layer`` may be assigned anew.
+        device_ids: The order of devices, for a DataParallel model that the callable hides.
+        activations: As for :class:`GuidedBackprop`.
+        uncovered: As for :class:`GuidedBackprop`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        layer: Layer,
+        device_ids: list[int] | None = None,
+        *,
+        activations: Activations = "relu",
+        uncovered: Uncovered = "warn",
+    ) -> None:
+        function = GradientFunction(self.method, activations=activations, uncovered=uncovered)
+        self._prepare(model, layer, device_ids, function)
+
+
+class _Neuron(_OfLayer, NeuronAttribution):  # type: ignore[misc]  # captum publishes no types
+    """From a neuron of a layer to the input; the forward pass stops at the layer.
+
+    A layer that the model calls several times counts with its last call.
+    """
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # captum publishes no types
     def attribute(
@@ -210,68 +240,29 @@ class _NeuronAttribution(NeuronAttribution, MethodAttribution):  # type: ignore[
         return like_inputs(inputs, result)
 
 
-class NeuronGradient(_NeuronAttribution):
+class NeuronGradient(_Neuron):
     """The gradient of a neuron to the input."""
 
     method = "input_gradient"
 
 
-class _NeuronRuleAttribution(_NeuronAttribution):
-    """A neuron's attribution under a rule.
-
-    Args:
-        model: A module, or any callable that runs the layer.
-        layer: The module, or its dotted name in the model; ``self.layer`` may be assigned anew.
-        device_ids: The order of devices, for a DataParallel model that the callable hides.
-        activations: As for :class:`GuidedBackprop`.
-        uncovered: As for :class:`GuidedBackprop`.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        layer: Layer,
-        device_ids: list[int] | None = None,
-        *,
-        activations: Activations = "relu",
-        uncovered: Uncovered = "warn",
-    ) -> None:
-        function = GradientFunction(self.method, activations=activations, uncovered=uncovered)
-        self._prepare(model, layer, device_ids, function)
-
-
-class NeuronGuidedBackprop(_NeuronRuleAttribution):
+class NeuronGuidedBackprop(OfLayerByRule, _Neuron):
     """Guided backpropagation from a neuron to the input."""
 
     method = "guided_backprop"
 
 
-class NeuronDeconvnet(_NeuronRuleAttribution):
+class NeuronDeconvnet(OfLayerByRule, _Neuron):
     """The deconvnet from a neuron to the input: the projection of Zeiler & Fergus."""
 
     method = "deconvnet"
 
 
-class _LayerAttribution(LayerAttribution, MethodAttribution):  # type: ignore[misc]  # captum publishes no types
-    """A method from the output to a layer; nothing below the layer is differentiated.
+class _Layer(_OfLayer, LayerAttribution):  # type: ignore[misc]  # captum publishes no types
+    """From the output to a layer; nothing below the layer is differentiated.
 
     A layer that the model calls several times counts with its last call.
-
-    Args:
-        model: A module, or any callable that runs the layer and returns a tensor.
-        layer: The module, or its dotted name in the model; ``self.layer`` may be assigned anew.
-        device_ids: The order of devices, for a DataParallel model that the callable hides.
     """
-
-    def __init__(self, model: Model, layer: Layer, device_ids: list[int] | None = None) -> None:
-        self._prepare(model, layer, device_ids, GradientFunction(self.method))
-
-    def _prepare(
-        self, model: Model, layer: Layer, device_ids: list[int] | None, function: GradientFunction
-    ) -> None:
-        LayerAttribution.__init__(self, model, layer, device_ids)
-        GradientAttribution.__init__(self, model)
-        self.gradient_func = self._function = function
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # captum publishes no types
     def attribute(
@@ -295,43 +286,19 @@ class _LayerAttribution(LayerAttribution, MethodAttribution):  # type: ignore[mi
         return result if len(result) > 1 else result[0]
 
 
-class LayerGradient(_LayerAttribution):
+class LayerGradient(_Layer):
     """The gradient of the target to a layer."""
 
     method = "input_gradient"
 
 
-class _LayerRuleAttribution(_LayerAttribution):
-    """A layer's attribution under a rule.
-
-    Args:
-        model: A module, or any callable that runs the layer and returns a tensor.
-        layer: The module, or its dotted name in the model; ``self.layer`` may be assigned anew.
-        device_ids: The order of devices, for a DataParallel model that the callable hides.
-        activations: As for :class:`GuidedBackprop`.
-        uncovered: As for :class:`GuidedBackprop`.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        layer: Layer,
-        device_ids: list[int] | None = None,
-        *,
-        activations: Activations = "relu",
-        uncovered: Uncovered = "warn",
-    ) -> None:
-        function = GradientFunction(self.method, activations=activations, uncovered=uncovered)
-        self._prepare(model, layer, device_ids, function)
-
-
-class LayerGuidedBackprop(_LayerRuleAttribution):
+class LayerGuidedBackprop(OfLayerByRule, _Layer):
     """Guided backpropagation from the output to a layer."""
 
     method = "guided_backprop"
 
 
-class LayerDeconvnet(_LayerRuleAttribution):
+class LayerDeconvnet(OfLayerByRule, _Layer):
     """The deconvnet from the output to a layer."""
 
     method = "deconvnet"

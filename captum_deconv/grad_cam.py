@@ -16,48 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from captum_deconv import gradients
-from captum_deconv._captum import (
-    GradientAttribution,
-    LayerAttribution,
-    Target,
-    like_inputs,
-    log_usage,
-)
-from captum_deconv.attribution import Inputs, MethodAttribution, Model
-from captum_deconv.gradients import GradientFunction, Layer
-from captum_deconv.report import Activations, Uncovered
+from captum_deconv._captum import LayerAttribution, Target, like_inputs, log_usage
+from captum_deconv.attribution import Inputs, OfLayerByRule
+from captum_deconv.gradients import GradientFunction
 
 
-class GuidedGradCam(MethodAttribution):
+class GuidedGradCam(OfLayerByRule):
     """Guided Grad-CAM: guided backpropagation times the upsampled Grad-CAM of a layer.
 
-    Selvaraju et al. 2017, arXiv:1610.02391, section 3.3. One forward pass serves both factors.
-
-    Args:
-        model: A module, or any callable that runs the layer and returns a tensor.
-        layer: The module, or its dotted name in the model, with an output ``(N, C, h, w)``.
-        device_ids: The order of devices, for a DataParallel model that the callable hides.
-        activations: As for :class:`GuidedBackprop`.
-        uncovered: As for :class:`GuidedBackprop`.
+    Selvaraju et al. 2017, arXiv:1610.02391, section 3.3. One forward pass serves both factors. The
+    layer's output is one tensor ``(N, C, h, w)``, as a convolution's.
     """
 
     method = "guided_backprop"
-
-    def __init__(
-        self,
-        model: Model,
-        layer: Layer,
-        device_ids: list[int] | None = None,
-        *,
-        activations: Activations = "relu",
-        uncovered: Uncovered = "warn",
-    ) -> None:
-        GradientAttribution.__init__(self, model)
-        self.layer = layer
-        self.device_ids = device_ids
-        self.gradient_func = self._function = GradientFunction(
-            self.method, activations=activations, uncovered=uncovered
-        )
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # captum publishes no types
     def attribute(
