@@ -116,6 +116,18 @@ def measure_peak(what: str, layer: str, device: torch.device, batch: int) -> flo
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+def read_peak() -> int:
+    """Return this process's largest resident memory in bytes.
+
+    Linux hands ``ru_maxrss`` down from the parent process, so its own high-water mark comes first.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def report_peak(what: str, layer: str, device: torch.device, batch: int) -> None:
     """Do one thing, then print this process's peak."""
     model = build(device)
@@ -123,7 +135,7 @@ def report_peak(what: str, layer: str, device: torch.device, batch: int) -> None
         torch.cuda.reset_peak_memory_stats()
     run = {"bare": forward_barely, "scan": scan}[what]
     run(model, layer if what == "bare" else [layer], batch, 3)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = read_peak()
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated()
     print(peak / MEGABYTE)
