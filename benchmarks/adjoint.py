@@ -32,7 +32,7 @@ from typing import Any
 
 import torch
 import torchvision
-from convolutions import Configuration, harvest, list_builders
+from parts.convolutions import Configuration, harvest, list_builders
 from torch import nn
 from torch.utils import benchmark
 

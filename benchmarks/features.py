@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 from captum.attr import NeuronDeconvolution
-from machine import describe_machine, synchronize
+from parts.machine import describe_machine, synchronize
 from torch import Tensor, nn
 from torchvision import models
 

@@ -20,10 +20,10 @@ from pathlib import Path
 import captum.attr
 import torch
 import torchvision
-from machine import describe_machine, synchronize
+from parts.machine import describe_machine, synchronize
 
 import captum_deconv
-from captum_deconv import forward, graph, modes, rules
+from captum_deconv.engine import forward, modes, rectifiers, rules
 
 TARGET = 281
 LAYERS = {"resnet50": ("layer1", (7, 20, 20)), "vgg16": ("features.9", (7, 40, 40))}
@@ -138,12 +138,12 @@ def measure_walk(model: torch.nn.Module, images: torch.Tensor, rounds: int) -> d
     with modes.differentiable(model):
         leaves = forward.make_leaves((images[:1],))
         output = forward.run(model, leaves, ())
-        nodes = len(graph._between([output], leaves))
+        nodes = len(rectifiers._between([output], leaves))
         seconds = []
         for _ in range(10 * rounds):
             start = time.perf_counter()
-            found = graph.survey([output], leaves)
-            with graph.overridden(found.rectifiers, rules.deconvnet):
+            found = rectifiers.survey([output], leaves)
+            with rectifiers.overridden(found.rectifiers, rules.deconvnet):
                 pass
             seconds.append(time.perf_counter() - start)
     middle = statistics.median(seconds)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 import torchvision
-from machine import describe_machine, synchronize
+from parts.machine import describe_machine, synchronize
 from torch import Tensor, nn
 
 from captum_deconv import features

@@ -1,4 +1,4 @@
-r"""Train the network that ships with the package, `captum_deconv.embedded`, and measure it.
+r"""Train the network that ships with the package, `captum_deconv.sources.embedded`, and measure it.
 
 Twenty photographs that scikit-image and scikit-learn ship are the classes. The network sees 64 x 64
 crops of the left 70 % of each, turned, mirrored, scaled, and changed in colour and contrast; its
@@ -48,7 +48,7 @@ from skimage import data
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
-from captum_deconv import embedded
+from captum_deconv.sources import embedded
 
 RESULTS = Path(__file__).parent / "results"
 TRAINED_SHARE = 0.7

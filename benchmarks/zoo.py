@@ -1,6 +1,6 @@
 """Are the three methods exact on every network that torchvision lists, and is Captum?
 
-The reference replaces each rectifier call by the papers' equations (``tests/oracle.py``). An error
+The reference replaces each rectifier call by the papers' equations (``tests/helpers/oracle.py``). An error
 is ``max|a - b| / max|b|``, with ``b`` the reference, over all inputs. Captum's classes run beside.
 
     python benchmarks/zoo.py                        # all of them; resumes where it stopped
@@ -29,15 +29,15 @@ from captum import attr
 from torch import Tensor, nn
 
 ROOT = Path(__file__).parents[1]
-sys.path += [str(ROOT / "tests"), str(Path(__file__).parent)]
+sys.path.append(str(ROOT / "tests" / "helpers"))
 
 import oracle  # noqa: E402  # the tests' reference
-from builders import Specimen, build, list_builders  # noqa: E402
-from machine import describe_machine  # noqa: E402
-from zoo_page import as_error, write_page  # noqa: E402
+from parts.builders import Specimen, build, list_builders  # noqa: E402
+from parts.machine import describe_machine  # noqa: E402
+from parts.zoo_page import as_error, write_page  # noqa: E402
 
 from captum_deconv import compare, coverage  # noqa: E402
-from captum_deconv.report import Finding  # noqa: E402
+from captum_deconv.engine.coverage import Finding  # noqa: E402
 
 CAPTUMS: dict[str, Callable[..., Any]] = {
     "input_gradient": lambda model, *args: attr.Saliency(model).attribute(*args, abs=False),
@@ -50,7 +50,7 @@ def measure(specimen: Specimen, *, with_captum: bool = True) -> dict[str, Any]:
     """Compare the package, and Captum, with the reference on one network.
 
     Args:
-        specimen: From :func:`builders.build`.
+        specimen: From :func:`parts.builders.build`.
         with_captum: Whether Captum is run, too.
 
     Returns:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         Deconvnet,
         Deconvolution,
         GuidedBackprop,
+        GuidedGradCam,
         InputGradient,
         LayerDeconvnet,
         LayerGradient,
@@ -20,24 +21,27 @@ if TYPE_CHECKING:
         NeuronGradient,
         NeuronGuidedBackprop,
     )
-    from captum_deconv.grad_cam import GuidedGradCam
-    from captum_deconv.gradients import compare, gradient_func, strongest
-    from captum_deconv.report import (
+    from captum_deconv.engine.coverage import (
         Coverage,
         RectifierCoverageError,
         RectifierCoverageWarning,
         coverage,
     )
+    from captum_deconv.engine.gradients import compare, gradient_func, strongest
 
 _HOMES = {
     "attribution": (
         *("InputGradient", "GuidedBackprop", "Deconvnet", "Deconvolution"),
         *("NeuronGradient", "NeuronGuidedBackprop", "NeuronDeconvnet"),
-        *("LayerGradient", "LayerGuidedBackprop", "LayerDeconvnet"),
+        *("LayerGradient", "LayerGuidedBackprop", "LayerDeconvnet", "GuidedGradCam"),
     ),
-    "grad_cam": ("GuidedGradCam",),
-    "gradients": ("compare", "gradient_func", "strongest"),
-    "report": ("Coverage", "RectifierCoverageError", "RectifierCoverageWarning", "coverage"),
+    "engine.gradients": ("compare", "gradient_func", "strongest"),
+    "engine.coverage": (
+        "Coverage",
+        "RectifierCoverageError",
+        "RectifierCoverageWarning",
+        "coverage",
+    ),
 }
 
 __all__ = [

@@ -1,6 +1,5 @@
 """Small seeded networks, and what the tests of several modules share."""
 
-import copy
 import os
 
 import pytest
@@ -42,56 +41,3 @@ def model() -> nn.Module:
 def images() -> torch.Tensor:
     """Return three images, ``(3, 3, 8, 8)``."""
     return torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-
-
-class Snapshot:
-    """Everything of the user's that a call must leave as it was.
-
-    Args:
-        model: The user's module.
-        tensors: The user's tensors.
-    """
-
-    def __init__(self, model: nn.Module, *tensors: torch.Tensor) -> None:
-        self.model = model
-        self.tensors = tensors
-        self.before = self._take()
-
-    def _take(self) -> dict[str, object]:
-        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-        state: dict[str, object] = {
-            "grad mode": torch.is_grad_enabled(),
-            "inference mode": torch.is_inference_mode_enabled(),
-            "autocast": torch.is_autocast_enabled("cpu"),
-            "executor": torch._C._get_graph_executor_optimize(),
-            "stance": _stance(),
-        }
-        for name, module in self.model.named_modules():
-            state[f"{name} training"] = module.training
-            state[f"{name} attributes"] = sorted(vars(module))
-            for kind in hooks:
-                state[f"{name}{kind}"] = dict(getattr(module, kind))
-        named = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
-        named |= {f"input {index}": tensor for index, tensor in enumerate(self.tensors)}
-        for name, tensor in named.items():
-            state[f"{name} identity"] = id(tensor)
-            state[f"{name} data"] = tensor.detach().clone().tolist()
-            state[f"{name} requires_grad"] = tensor.requires_grad
-            state[f"{name} is_leaf"] = tensor.is_leaf
-            state[f"{name} hooks"] = copy.copy(getattr(tensor, "_backward_hooks", None))
-            if tensor.is_leaf:
-                state[f"{name} grad"] = None if tensor.grad is None else tensor.grad.tolist()
-        return state
-
-    def assert_unchanged(self) -> None:
-        """Fail, naming what differs."""
-        after = self._take()
-        changed = [key for key, value in self.before.items() if after.get(key) != value]
-        assert not changed, f"changed: {changed}"
-        assert after.keys() == self.before.keys()
-
-
-def _stance() -> str:
-    import torch._dynamo.eval_frame as eval_frame
-
-    return eval_frame._stance.stance

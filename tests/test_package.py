@@ -43,7 +43,7 @@ def test_the_sdist_builds_from_what_it_holds(built):
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    assert {"pyproject.toml", "README.md", "LICENSE", "captum_deconv/rules.py"} <= names
+    assert {"pyproject.toml", "README.md", "LICENSE", "captum_deconv/engine/rules.py"} <= names
 
 
 def test_the_public_import_and_the_command_are_declared(built):

@@ -11,12 +11,9 @@ from typing import Annotated
 
 import typer
 
-from captum_deconv.cli.attributing import attribute
-from captum_deconv.cli.checking import check
-from captum_deconv.cli.covering import coverage
-from captum_deconv.cli.demonstrating import demo
-from captum_deconv.cli.scanning import features, gallery, scan
-from captum_deconv.console import PROGRAM, OneLineErrors
+from captum_deconv.cli import attribute, coverage, demo, features, gallery, scan
+from captum_deconv.cli.check import command as check_command
+from captum_deconv.cli.console import PROGRAM, OneLineErrors
 
 app = typer.Typer(
     name=PROGRAM,
@@ -28,13 +25,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-app.command(no_args_is_help=True)(attribute)
-app.command()(coverage)
-app.command(context_settings={"allow_extra_args": True})(check)
-app.command(no_args_is_help=True)(scan)
-app.command(no_args_is_help=True)(gallery)
-app.command(no_args_is_help=True)(features)
-app.command()(demo)
+app.command(no_args_is_help=True)(attribute.attribute)
+app.command()(coverage.coverage)
+app.command(context_settings={"allow_extra_args": True})(check_command.check)
+app.command(no_args_is_help=True)(scan.scan)
+app.command(no_args_is_help=True)(gallery.gallery)
+app.command(no_args_is_help=True)(features.features)
+app.command()(demo.demo)
 
 
 def main() -> None:

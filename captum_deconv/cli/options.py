@@ -31,3 +31,34 @@ ActivationsOption = Annotated[
     typer.Option(help="What the rules apply to: ReLUs, leaky ones too, or smooth ones too."),
 ]
 DeviceName = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+_MOST_CHANNELS = 10**6  # more than any layer has; a range up to a typing error fills no memory
+
+
+def parse_channels(text: str) -> list[int] | None:
+    """Read channels as they are written on the command line.
+
+    Args:
+        text: ``all``, or numbers and ranges with both ends, such as ``0,5,10-20``.
+
+    Returns:
+        Their numbers, each once, in the order written; None for all.
+
+    Raises:
+        IndexError: If no layer has so many channels.
+        BadParameter: If it is written otherwise.
+    """
+    if text.strip().lower() == "all":
+        return None
+    channels: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        ends = [first, last] if dash else [first, first]
+        if not all(end.strip().isdecimal() for end in ends) or int(ends[0]) > int(ends[1]):
+            raise typer.BadParameter(
+                f"channels are `all`, or numbers and ranges such as 0,5,10-20, not {text!r}"
+            )
+        if int(ends[1]) >= _MOST_CHANNELS:
+            raise IndexError(f"channel {ends[1].strip()} is out of range: no layer has so many")
+        channels += range(int(ends[0]), int(ends[1]) + 1)
+    return list(dict.fromkeys(channels))

@@ -18,9 +18,6 @@ Example:
     (torch.Size([4, 9]), torch.Size([4, 9, 2]))
 """
 
-from importlib import import_module
-from typing import Any
-
 from captum_deconv.features.distributed import Process, ScanInterruptedError, processes
 from captum_deconv.features.index import ActivationIndex, IndexFileError, IndexMismatchError
 from captum_deconv.features.records import UnreadableSampleError
@@ -37,10 +34,3 @@ __all__ = [
     "processes",
     "scan",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    # It projects what it scans, and the gallery that it projects with stands on this package.
-    if name == "evolution":
-        return import_module("captum_deconv.evolution").evolution
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

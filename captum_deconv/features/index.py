@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from captum_deconv.drawing.files import replace_file
 from captum_deconv.features.ranking import Ranking
 from captum_deconv.features.records import describe_dataset, describe_model, find_differences
 
@@ -109,7 +109,9 @@ class ActivationIndex:
         }
         # One entry only: safetensors keeps several in no particular order.
         header = {_RECORD: json.dumps(record, sort_keys=True)}
-        write_atomically(path, safetensors.torch.save(tensors, header))
+        with replace_file(path) as temporary:
+            # Not `save_file`, whose files only their owner may read.
+            temporary.write_bytes(safetensors.torch.save(tensors, header))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ActivationIndex:
@@ -251,30 +253,3 @@ def _join_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             joined.append((start, stop))
     return joined
-
-
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that a crash at any moment leaves the old one or the new one.
-
-    Args:
-        path: The file.
-        data: All of its contents.
-    """
-    target = Path(path)
-    beside = target.with_name(f".{target.name}.partial")
-    try:
-        with beside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            beside.unlink()
-        raise
-    if hasattr(os, "O_DIRECTORY"):  # the new name itself is durable once its folder is
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
-from captum_deconv.weights import hash_weights
+from captum_deconv.sources.weights import hash_weights
 
 _PROBES = 16
 

@@ -16,7 +16,7 @@ from torch import nn
 from captum_deconv.features import distributed
 from captum_deconv.features.index import ActivationIndex
 from captum_deconv.features.records import describe_dataset, describe_model, describe_versions
-from captum_deconv.features.running import Run
+from captum_deconv.features.scanner import Run
 
 _SHOWN = 10
 

@@ -23,7 +23,9 @@ torch.Size([4, 9, 3, 4, 4])
 """
 
 from captum_deconv.gallery.collection import Gallery
+from captum_deconv.gallery.data import GalleryData
+from captum_deconv.gallery.evolution import Evolution, evolution
 from captum_deconv.gallery.page import write_page
 from captum_deconv.gallery.projection import project
 
-__all__ = ["Gallery", "project", "write_page"]
+__all__ = ["Evolution", "Gallery", "GalleryData", "evolution", "project", "write_page"]

@@ -24,10 +24,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from captum_deconv.drawing.colours import TITLES
+from captum_deconv.drawing.files import OutputError, make_folder, replace_file
 from captum_deconv.gallery import pictures
-from captum_deconv.gallery.collection import Gallery, Normalise
-from captum_deconv.plotting import TITLES
-from captum_deconv.results import OutputError, make_folder, replace_file
+from captum_deconv.gallery.data import GalleryData, Normalise
 
 _THUMB, _CELL, _WHOLE = 44, 144, 320
 """Pixels of a picture's longer side: one of a thumbnail's nine, one in a strip, a whole image."""
@@ -61,7 +61,7 @@ class _Card:
 
 
 def write_page(
-    galleries: Iterable[Gallery],
+    galleries: Iterable[GalleryData],
     folder: str | Path,
     *,
     title: str | None = None,
@@ -135,7 +135,7 @@ class _Writer:
         self.names: dict[int, str] = {}
         self.digest = hashlib.sha256()
 
-    def add(self, gallery: Gallery) -> None:
+    def add(self, gallery: GalleryData) -> None:
         """Write a gallery's pictures."""
         height, width = gallery.patches.shape[3:]
         layer = _Layer(
@@ -162,7 +162,7 @@ class _Writer:
             self.cards[channel] = _describe_channel(gallery, row)
             self._draw(gallery, row)
 
-    def _draw(self, gallery: Gallery, row: int) -> None:
+    def _draw(self, gallery: GalleryData, row: int) -> None:
         """Write a channel's thumbnail, one view under the other, and its strip, a row a view."""
         views = [pictures.draw_patches(gallery, row)]
         for method in gallery.methods:
@@ -197,7 +197,7 @@ def _shrink(image: Tensor, side: int) -> Tensor:
     return small.round().clamp(0, 255).to(torch.uint8).reshape(*image.shape[:-2], *size)
 
 
-def _describe_channel(gallery: Gallery, row: int) -> _Card:
+def _describe_channel(gallery: GalleryData, row: int) -> _Card:
     channel, dead = gallery.channels[row], bool(gallery.dead[row])
     card = _Card(channel, dead, "no activation")
     for rank in range(gallery.k):

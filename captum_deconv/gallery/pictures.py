@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from captum_deconv.gallery.collection import Gallery, Normalise
-from captum_deconv.plotting import PERCENTILE, measure_scale
+from captum_deconv.drawing.colours import PERCENTILE, measure_scale
+from captum_deconv.gallery.data import GalleryData, Normalise
 
 
 def draw_projections(
-    gallery: Gallery, row: int, method: str, normalise: Normalise = "projection"
+    gallery: GalleryData, row: int, method: str, normalise: Normalise = "projection"
 ) -> Tensor:
     """Draw a channel's projections around mid-grey: ``0.5 + a / (2 s)``.
 
@@ -41,7 +41,7 @@ def draw_projections(
     return (drawn * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
 
 
-def draw_patches(gallery: Gallery, row: int) -> Tensor:
+def draw_patches(gallery: GalleryData, row: int) -> Tensor:
     """Draw a channel's patches.
 
     Args:

@@ -1,10 +1,10 @@
 """Project the neurons of an index back to pixels, each on the smallest crop that gives the same.
 
 A projection is the gradient of one neuron to its image under a method's rule (see
-:mod:`captum_deconv.rules`), seeded as in Zeiler & Fergus 2013 with the activation itself. Each
-neuron is given only what it sees of its image (:mod:`captum_deconv.gallery.crops`), the forward
-pass stops at the layer, and the crops of one size go through it together: one graph, and one
-backward pass for each method, in which every example's neuron is another channel and place.
+:mod:`captum_deconv.engine.rules`), seeded as in Zeiler & Fergus 2013 with the activation itself.
+Each neuron is given only what it sees of its image (:mod:`captum_deconv.gallery.crops`), the
+forward pass stops at the layer, and the crops of one size go through it together: one graph, and
+one backward pass for each method, in which every example's neuron is another channel and place.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from captum_deconv.engine.coverage import Activations, Uncovered
+from captum_deconv.engine.gradients import gradient_func
 from captum_deconv.features.records import name_sample
 from captum_deconv.gallery.collection import Gallery
 from captum_deconv.gallery.projector import FieldTooSmallError, Neurons, Projector, Seed
 from captum_deconv.gallery.samples import read_images
-from captum_deconv.gradients import gradient_func
-from captum_deconv.report import Activations, Uncovered
+from captum_deconv.sources.names import suggest
 
 if TYPE_CHECKING:
     from captum_deconv.features import ActivationIndex
@@ -87,7 +88,7 @@ def project(
             a neuron's activation is not what the index says, as when a data set's transform draws
             random crops.
     """
-    layer = _choose_layer(index, layer)
+    layer = choose_layer(index, layer)
     rows = _choose_channels(index, layer, channels)
     methods = [method] if isinstance(method, str) else list(method)
     if seed not in ("activation", "one"):
@@ -144,14 +145,28 @@ def project(
     )
 
 
-def _choose_layer(index: ActivationIndex, layer: str | None) -> str:
-    known = list(index.values)
+def choose_layer(index: ActivationIndex, layer: str | None) -> str:
+    """Choose the layer of an index that is meant.
+
+    Args:
+        index: The index.
+        layer: Its dotted name, or None where the index holds one layer.
+
+    Returns:
+        The name.
+
+    Raises:
+        ValueError: If none is named and there are several, or the index holds none of this name.
+    """
     if layer is None:
-        if len(known) != 1:
-            raise ValueError(f"the index holds {len(known)} layers, so name one: {known}")
-        return known[0]
-    if layer not in known:
-        raise ValueError(f"the index holds no layer {layer!r}: it holds {known}")
+        if len(index.layers) != 1:
+            raise ValueError(
+                f"the index holds {len(index.layers)} layers, so name one: "
+                f"{', '.join(index.layers)}"
+            )
+        return index.layers[0]
+    if layer not in index.layers:
+        raise ValueError(f"the index holds no layer {layer!r}{suggest(layer, index.layers)}")
     return layer
 
 

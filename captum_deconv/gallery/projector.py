@@ -10,11 +10,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_deconv import forward, graph, modes
+from captum_deconv.engine import forward, modes, rectifiers
+from captum_deconv.engine.gradients import GradientFunction
 from captum_deconv.gallery import crops
 from captum_deconv.gallery.samples import to_bytes
-from captum_deconv.gallery.tracing import find_field
-from captum_deconv.gradients import GradientFunction
+from captum_deconv.receptive_field.shapes import find_field
 
 Seed = Literal["activation", "one"]
 
@@ -193,7 +193,7 @@ class Projector:
             # What no rule reaches is reported before anything is computed.
             surveys = [function.examine([selected], leaves) for function in self.functions]
             for number, function in enumerate(self.functions):
-                with graph.overridden(surveys[number].rectifiers, function.rule):
+                with rectifiers.overridden(surveys[number].rectifiers, function.rule):
                     (gradients,) = torch.autograd.grad(
                         selected,
                         leaves,

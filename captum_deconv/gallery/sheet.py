@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from captum_deconv.drawing.colours import TITLES
 from captum_deconv.gallery import pictures
-from captum_deconv.plotting import TITLES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from captum_deconv.gallery.collection import Gallery, Normalise
+    from captum_deconv.gallery.data import GalleryData, Normalise
 
 MOST_CHANNELS = 120
 """Of one sheet; a longer one is no picture any more."""
@@ -35,7 +35,7 @@ _DOTS = 110  # of a cell, at least: a third of an inch at 300 dpi
 
 
 def draw_sheet(
-    gallery: Gallery,
+    gallery: GalleryData,
     channels: Sequence[int] | None = None,
     *,
     methods: Sequence[str] | None = None,
@@ -96,7 +96,7 @@ def draw_sheet(
     return figure
 
 
-def _choose(gallery: Gallery, channels: Sequence[int] | None) -> list[int]:
+def _choose(gallery: GalleryData, channels: Sequence[int] | None) -> list[int]:
     if channels is None:
         dead = gallery.dead.tolist()
         living = [c for c, is_dead in zip(gallery.channels, dead, strict=True) if not is_dead]
@@ -113,13 +113,13 @@ def _choose(gallery: Gallery, channels: Sequence[int] | None) -> list[int]:
     return list(channels)
 
 
-def _measure_grid(gallery: Gallery) -> tuple[int, int]:
+def _measure_grid(gallery: GalleryData) -> tuple[int, int]:
     cells = torch.zeros(gallery.k, 3, *gallery.patches.shape[3:], dtype=torch.uint8)
     height, width = pictures.lay_grid(cells, _DOTS).shape[1:]
     return height, width
 
 
-def _describe_values(gallery: Gallery, row: int) -> str:
+def _describe_values(gallery: GalleryData, row: int) -> str:
     values = gallery.values[row][gallery.samples[row] >= 0]
     if not len(values):
         return "no activation"
@@ -130,7 +130,7 @@ def _describe_values(gallery: Gallery, row: int) -> str:
 
 
 def _describe(
-    gallery: Gallery, shown: Sequence[int], names: Sequence[str], normalise: Normalise
+    gallery: GalleryData, shown: Sequence[int], names: Sequence[str], normalise: Normalise
 ) -> str:
     height, width = gallery.patches.shape[3:]
     seed = "their activations" if gallery.seed == "activation" else "one"

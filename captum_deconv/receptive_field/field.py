@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
-from captum_deconv import forward, modes
+from captum_deconv.engine import forward, modes
 from captum_deconv.receptive_field.nodes import find_sources, shape_of
 from captum_deconv.receptive_field.steps import Interval, Step
 

@@ -1,0 +1,92 @@
+"""From the output to the input: the three methods."""
+
+from typing import Any
+
+import torch
+
+from captum_deconv.attribution.base import Inputs, MethodAttribution, Model
+from captum_deconv.engine._captum import GradientAttribution, Target, like_inputs, log_usage
+from captum_deconv.engine.coverage import Activations, Uncovered
+from captum_deconv.engine.gradients import GradientFunction
+
+
+class InputGradient(MethodAttribution):
+    r"""The gradient of the target to the input: at each ReLU, :math:`R \cdot 1[x > 0]`.
+
+    Simonyan et al. 2013, arXiv:1312.6034, section 3. Captum's ``Saliency``, signed unless asked
+    otherwise.
+
+    Args:
+        forward_func: A module, or any callable that returns a tensor.
+    """
+
+    method = "input_gradient"
+
+    def __init__(self, forward_func: Model) -> None:
+        GradientAttribution.__init__(self, forward_func)
+        self.gradient_func = self._function = GradientFunction(self.method)
+
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # captum publishes no types
+    def attribute(
+        self,
+        inputs: Inputs,
+        target: Target = None,
+        abs: bool = False,
+        additional_forward_args: Any = None,
+    ) -> Any:
+        """Attribute the target to the inputs; with ``abs``, by the gradient's magnitude."""
+        result = self._gradient(inputs, target, additional_forward_args)
+        return like_inputs(inputs, tuple(map(torch.abs, result)) if abs else result)
+
+
+class _RuleAttribution(MethodAttribution):
+    """A method with a rule of its own, from the output to the input.
+
+    Args:
+        model: A module, or any callable that returns a tensor.
+        activations: Which families the rule overrides: ``"relu"``, ``"leaky"`` or ``"all"``, as for
+            :func:`captum_deconv.gradient_func`.
+        uncovered: What to do about activations and opaque nodes that no rule reaches: ``"warn"``
+            once per object, ``"raise"`` or ``"ignore"``.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        activations: Activations = "relu",
+        uncovered: Uncovered = "warn",
+    ) -> None:
+        GradientAttribution.__init__(self, model)
+        self.model = model
+        self.gradient_func = self._function = GradientFunction(
+            self.method, activations=activations, uncovered=uncovered
+        )
+
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # captum publishes no types
+    def attribute(
+        self, inputs: Inputs, target: Target = None, additional_forward_args: Any = None
+    ) -> Any:
+        """Attribute the target to the inputs."""
+        return like_inputs(inputs, self._gradient(inputs, target, additional_forward_args))
+
+
+class GuidedBackprop(_RuleAttribution):
+    r"""Guided backpropagation: at each ReLU, :math:`\max(R, 0) \cdot 1[x > 0]`.
+
+    Springenberg et al. 2014, arXiv:1412.6806, section 3.4.
+    """
+
+    method = "guided_backprop"
+
+
+class Deconvnet(_RuleAttribution):
+    r"""The deconvnet: at each ReLU, :math:`\max(R, 0)`. Captum's ``Deconvolution``.
+
+    Zeiler & Fergus 2013, arXiv:1311.2901, section 2.
+    """
+
+    method = "deconvnet"
+
+
+Deconvolution = Deconvnet

@@ -1,0 +1,53 @@
+"""From the output to a layer."""
+
+from typing import Any
+
+from captum_deconv.attribution.base import Inputs, OfLayer, OfLayerByRule
+from captum_deconv.engine import gradients
+from captum_deconv.engine._captum import LayerAttribution, Target, log_usage
+
+
+class _Layer(OfLayer, LayerAttribution):  # type: ignore[misc]  # captum publishes no types
+    """From the output to a layer; nothing below the layer is differentiated.
+
+    A layer that the model calls several times counts with its last call.
+    """
+
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # captum publishes no types
+    def attribute(
+        self,
+        inputs: Inputs,
+        target: Target = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+    ) -> Any:
+        """Attribute the target to the layer's tensors."""
+        result = gradients.of_layer(
+            self.forward_func,
+            self.layer,
+            inputs,
+            target,
+            additional_forward_args,
+            self._function,
+            device_ids=self.device_ids,
+            of_layer_input=attribute_to_layer_input,
+        )
+        return result if len(result) > 1 else result[0]
+
+
+class LayerGradient(_Layer):
+    """The gradient of the target to a layer."""
+
+    method = "input_gradient"
+
+
+class LayerGuidedBackprop(OfLayerByRule, _Layer):
+    """Guided backpropagation from the output to a layer."""
+
+    method = "guided_backprop"
+
+
+class LayerDeconvnet(OfLayerByRule, _Layer):
+    """The deconvnet from the output to a layer."""
+
+    method = "deconvnet"

@@ -1,0 +1,53 @@
+"""From a neuron of a layer to the input."""
+
+from typing import Any
+
+from captum_deconv.attribution.base import Inputs, OfLayer, OfLayerByRule
+from captum_deconv.engine import gradients
+from captum_deconv.engine._captum import NeuronAttribution, NeuronSelector, like_inputs, log_usage
+
+
+class _Neuron(OfLayer, NeuronAttribution):  # type: ignore[misc]  # captum publishes no types
+    """From a neuron of a layer to the input; the forward pass stops at the layer.
+
+    A layer that the model calls several times counts with its last call.
+    """
+
+    @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # captum publishes no types
+    def attribute(
+        self,
+        inputs: Inputs,
+        neuron_selector: NeuronSelector,
+        additional_forward_args: Any = None,
+        attribute_to_neuron_input: bool = False,
+    ) -> Any:
+        """Attribute the neuron to the inputs."""
+        result = gradients.of_neuron(
+            self.forward_func,
+            self.layer,
+            inputs,
+            neuron_selector,
+            additional_forward_args,
+            self._function,
+            device_ids=self.device_ids,
+            of_layer_input=attribute_to_neuron_input,
+        )
+        return like_inputs(inputs, result)
+
+
+class NeuronGradient(_Neuron):
+    """The gradient of a neuron to the input."""
+
+    method = "input_gradient"
+
+
+class NeuronGuidedBackprop(OfLayerByRule, _Neuron):
+    """Guided backpropagation from a neuron to the input."""
+
+    method = "guided_backprop"
+
+
+class NeuronDeconvnet(OfLayerByRule, _Neuron):
+    """The deconvnet from a neuron to the input: the projection of Zeiler & Fergus."""
+
+    method = "deconvnet"

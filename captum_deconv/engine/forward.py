@@ -1,0 +1,283 @@
+"""Run a forward pass and capture a layer, leaving everything of the user's as it was.
+
+The model sees copies of the inputs, so a first operation in place cannot reach the user's data; a
+layer's tensors are captured by a hook that is gone when the pass is over. The modes that it runs in
+are :mod:`captum_deconv.engine.modes`'.
+"""
+
+import difflib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from captum_deconv.engine.modes import find_owner, modules_of
+from captum_deconv.engine.single_call import calls_once
+
+
+def make_leaves(inputs: Sequence[Tensor], *, integers: bool = False) -> tuple[Tensor, ...]:
+    """Return leaves with the inputs' values that gradients can be taken for.
+
+    Args:
+        inputs: The user's tensors, which stay as they are.
+        integers: Whether inputs without gradients are taken, as they are.
+
+    Returns:
+        One for each, of its shape; they share its memory, so nothing may write to them.
+
+    Raises:
+        TypeError: If an input is neither of a floating-point nor of a complex type.
+        ValueError: If an input holds NaN or infinite values.
+    """
+    leaves = []
+    for index, tensor in enumerate(inputs):
+        if not _has_gradient(tensor):
+            if integers:
+                leaves.append(tensor.detach())
+                continue
+            raise TypeError(
+                f"inputs[{index}] is of type {tensor.dtype}, which has no gradient: convert images "
+                "with .float(), pass what is no image through additional_forward_args, or, for "
+                "token indices, explain an embedding layer with one of the Layer classes"
+            )
+        _check_finite(tensor.detach(), index)
+        # What is detached from an inference tensor is one too; autograd takes only a copy.
+        leaf = tensor.detach().clone() if tensor.is_inference() else tensor.detach()
+        leaves.append(leaf.requires_grad_())
+    return tuple(leaves)
+
+
+def _check_finite(tensor: Tensor, index: int) -> None:
+    if not tensor.isfinite().all():
+        count = int((~tensor.isfinite()).sum())
+        raise ValueError(
+            f"inputs[{index}] holds {count} NaN or infinite values of {tensor.numel()}: every "
+            "attribution would be NaN; clean the input first"
+        )
+
+
+def run(
+    forward_func: Callable[..., Any], inputs: Sequence[Tensor], arguments: Sequence[Any]
+) -> Any:
+    """Call the model with copies of its inputs, so nothing it does in place reaches the user.
+
+    Args:
+        forward_func: A module or any other callable.
+        inputs: Leaves, or tensors that need no gradient.
+        arguments: What follows the inputs; tensors among them are copied as well.
+
+    Returns:
+        Whatever the model returns.
+    """
+    copies = [tensor.clone() for tensor in inputs]
+    rest = [_copy_tensors(argument) for argument in arguments]
+    if isinstance(forward_func, torch.jit.ScriptModule):
+        return _interpret(forward_func, [*copies, *rest])
+    return forward_func(*copies, *rest)
+
+
+def _copy_tensors(value: Any) -> Any:
+    """Copy the tensors in plain lists, tuples and dictionaries; leave anything else as it is."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if type(value) in (list, tuple):
+        return type(value)(_copy_tensors(part) for part in value)
+    if type(value) is dict:
+        return {key: _copy_tensors(part) for key, part in value.items()}
+    return value
+
+
+def _interpret(module: Any, arguments: list[Any]) -> Any:
+    """Run a TorchScript module as it was written.
+
+    Once warm, its executor runs stretches of it as one fused, opaque node, and keeps doing so.
+    """
+    expected = module.forward.schema.arguments[1:]
+    missing = expected[len(arguments) :]
+    if len(arguments) > len(expected) or not all(a.has_default_value() for a in missing):
+        return module(*arguments)  # whose error names the signature
+    arguments += [a.default_value for a in missing if a.has_default_value()]
+    interpret: Callable[..., Any] = torch._C._jit_interpret_graph  # type: ignore[attr-defined]  # no stub
+    return interpret(module.inlined_graph, (module._c, *arguments))
+
+
+class _Reached(BaseException):
+    """Ends a forward pass at the layer; no ``except Exception`` in a model's code stops it."""
+
+
+@dataclass
+class Capture:
+    """The tensors of a layer in one forward pass.
+
+    Attributes:
+        layer: The module whose output, or input, is captured.
+        name: What to call it in an error.
+        of_input: Whether its input is captured.
+        cut: Whether the rest of the model goes on from leaves with the tensors' values, so that
+            nothing below the layer is differentiated.
+        stop: Whether the pass ends at the layer.
+        any_thread: Whether calls from other threads count, as DataParallel makes them.
+        tensors: By device, the last call's.
+    """
+
+    layer: nn.Module
+    name: str
+    of_input: bool = False
+    cut: bool = False
+    stop: bool = False
+    any_thread: bool = False
+    tensors: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._thread = threading.get_ident()
+
+    @contextmanager
+    def hooked(self) -> Iterator[None]:
+        """Capture for as long as the context lasts; the pass that stopped at the layer ends it.
+
+        Raises:
+            RuntimeError: If the forward pass never ran the layer.
+        """
+        handle = self._register()
+        try:
+            yield
+        except _Reached:
+            pass
+        finally:
+            handle.remove()
+        if not self.tensors:
+            scripted = isinstance(self.layer, torch.jit.ScriptModule)
+            raise RuntimeError(
+                f"layer {self.name} did not run in the forward pass: choose one that the model "
+                "calls" + (" from Python (inside TorchScript no layer can be seen)" * scripted)
+            )
+
+    def _register(self) -> RemovableHandle:
+        try:
+            if self.of_input:
+                return self.layer.register_forward_pre_hook(lambda _, args: self._take(args))
+            return self.layer.register_forward_hook(lambda _, args, output: self._take(output))
+        except RuntimeError as error:
+            if not isinstance(self.layer, torch.jit.ScriptModule):
+                raise
+            raise RuntimeError(
+                f"layer {self.name} is TorchScript, which lets nobody look inside ({error}): use "
+                "the model it was scripted from"
+            ) from None
+
+    def _take(self, value: Any) -> Any:
+        if not self.any_thread and threading.get_ident() != self._thread:
+            return None  # another thread's pass through the same model
+        several = isinstance(value, (tuple, list))
+        tensors = tuple(value) if several else (value,)
+        for tensor in tensors:
+            if not isinstance(tensor, Tensor):
+                raise TypeError(
+                    f"layer {self.name} {'takes' if self.of_input else 'returns'} a "
+                    f"{type(tensor).__name__} where tensors were expected: choose a layer of "
+                    "tensors, such as one inside it"
+                )
+        if not tensors:
+            raise TypeError(
+                f"layer {self.name} takes no positional argument, so its input cannot be "
+                "captured: explain its output, or the layer before it"
+            )
+        if self.cut:
+            tensors = tuple(_cut(tensor) for tensor in tensors)
+        if self.stop:
+            self.tensors[tensors[0].device] = tensors
+            raise _Reached
+        # What follows may work in place, so it goes on with copies.
+        with torch.enable_grad():  # the model may run the layer under no_grad
+            copies = [tensor.clone() for tensor in tensors]
+        self.tensors[tensors[0].device] = tensors
+        if not several:
+            return copies[0]
+        return type(value)(copies) if type(value) in (tuple, list) else type(value)(*copies)
+
+
+def _cut(tensor: Tensor) -> Tensor:
+    """Return a leaf with the tensor's values; one of integers stays as it is."""
+    return tensor.detach().requires_grad_() if _has_gradient(tensor) else tensor
+
+
+def _has_gradient(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def capture(
+    forward_func: Callable[..., Any],
+    layer: nn.Module | str,
+    *,
+    of_input: bool = False,
+    cut: bool = False,
+    stop: bool = False,
+) -> Capture:
+    """Prepare the capture of a layer.
+
+    Args:
+        forward_func: The model, or a callable that runs it.
+        layer: The module, or its dotted name in the model.
+        of_input: Capture what the layer takes rather than what it returns.
+        cut: Let the model go on from leaves.
+        stop: End the pass at the layer, provided that it is called once; where the source
+            cannot prove that, the pass runs to its end and the last call counts.
+
+    Returns:
+        What to put around the forward pass.
+
+    Raises:
+        ValueError: If the model has no layer of that name.
+        TypeError: If the layer is no module, or a name is given for a model that is none.
+    """
+    several_devices = any(
+        isinstance(module, nn.DataParallel) and len(module.device_ids) > 1
+        for module in modules_of(forward_func)
+    )
+    model = _unwrap(forward_func)
+    name, module = _find(model, layer)
+    stop = stop and not several_devices and isinstance(model, nn.Module)
+    if stop:
+        dotted = next((n for n, m in model.named_modules() if m is module), None)
+        stop = dotted is not None and calls_once(model, dotted)
+    return Capture(module, name, of_input, cut, stop, any_thread=several_devices)
+
+
+def _unwrap(forward_func: Any) -> Any:
+    """Return the model inside DataParallel and ``torch.compile``'s wrapper."""
+    while True:
+        if isinstance(forward_func, nn.DataParallel):
+            forward_func = forward_func.module
+        elif isinstance(forward_func, nn.Module) and "_orig_mod" in forward_func._modules:
+            forward_func = forward_func._modules["_orig_mod"]
+        else:
+            return forward_func
+
+
+def _find(model: Any, layer: nn.Module | str) -> tuple[str, nn.Module]:
+    """Return the layer's name for messages, and the layer."""
+    if isinstance(layer, nn.Module):
+        named = model.named_modules() if isinstance(model, nn.Module) else ()
+        name = next((name for name, module in named if module is layer), None)
+        return repr(name) if name else f"of class {type(layer).__name__}", layer
+    if not isinstance(layer, str):
+        raise TypeError(
+            f"layer must be a module or its dotted name, not {layer!r} ({type(layer).__name__})"
+        )
+    owner = model if isinstance(model, nn.Module) else find_owner(model)
+    if not isinstance(owner, nn.Module):
+        raise TypeError(
+            f"layer {layer!r} is a name, and {model!r} is no module that it could be looked up "
+            "in: give the module itself"
+        )
+    names = dict(owner.named_modules(remove_duplicate=False))
+    if layer not in names:
+        close = difflib.get_close_matches(layer, names, n=3)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "see named_modules()"
+        raise ValueError(f"the model has no layer {layer!r}: {hint}")
+    return repr(layer), names[layer]
