@@ -23,7 +23,7 @@ import torchvision
 from parts.machine import describe_machine, synchronize
 
 import captum_deconv
-from captum_deconv.engine import forward, modes, rectifiers, rules
+from captum_deconv.engine import checks, forward, modes, overriding, rectifiers, rules
 
 TARGET = 281
 LAYERS = {"resnet50": ("layer1", (7, 20, 20)), "vgg16": ("features.9", (7, 40, 40))}
@@ -136,14 +136,14 @@ def measure_network(name: str, device: torch.device, batch: int, rounds: int) ->
 def measure_walk(model: torch.nn.Module, images: torch.Tensor, rounds: int) -> dict[str, float]:
     """Return what finding the rectifiers and hooking them costs by itself."""
     with modes.differentiable(model):
-        leaves = forward.make_leaves((images[:1],))
+        leaves = forward.make_leaves((images[:1],), checks.Checks())
         output = forward.run(model, leaves, ())
         nodes = len(rectifiers._between([output], leaves))
         seconds = []
         for _ in range(10 * rounds):
             start = time.perf_counter()
             found = rectifiers.survey([output], leaves)
-            with rectifiers.overridden(found.rectifiers, rules.deconvnet):
+            with overriding.overridden(found.rectifiers, rules.deconvnet):
                 pass
             seconds.append(time.perf_counter() - start)
     middle = statistics.median(seconds)

@@ -1,6 +1,7 @@
 """Are the three methods exact on every network that torchvision lists, and is Captum?
 
-The reference replaces each rectifier call by the papers' equations (``tests/helpers/oracle.py``). An error
+The reference replaces each rectifier call by the papers' equations
+(``tests/helpers/oracle.py``). An error
 is ``max|a - b| / max|b|``, with ``b`` the reference, over all inputs. Captum's classes run beside.
 
     python benchmarks/zoo.py                        # all of them; resumes where it stopped

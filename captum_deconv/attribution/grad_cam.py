@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from captum_deconv.attribution.base import Inputs, OfLayerByRule
-from captum_deconv.engine import gradients
 from captum_deconv.engine._captum import LayerAttribution, Target, like_inputs, log_usage
-from captum_deconv.engine.gradients import GradientFunction
+from captum_deconv.engine.methods import Method
+from captum_deconv.engine.recording import OfLayerAndInputs
 
 
 class GuidedGradCam(OfLayerByRule):
@@ -56,18 +56,11 @@ class GuidedGradCam(OfLayerByRule):
         Raises:
             AssertionError: If the layer has several tensors.
         """
-        plain = GradientFunction("input_gradient")
+        plain = Method("input_gradient")
         plain.guard = self._function.guard
-        activations, weights, guided = gradients.of_layer_and_inputs(
-            self.forward_func,
-            self.layer,
-            inputs,
-            target,
-            additional_forward_args,
-            (plain, self._function),
-            device_ids=self.device_ids,
-            of_layer_input=attribute_to_layer_input,
-        )
+        call = self._call(inputs, additional_forward_args, attribute_to_layer_input)
+        recording = OfLayerAndInputs(call, [plain, self._function])
+        activations, weights, guided = recording.answer(target)
         cam = _grad_cam(activations, weights)
         result = tuple(_times_upsampled(part, cam, interpolate_mode) for part in guided)
         return like_inputs(inputs, result)

@@ -5,9 +5,10 @@ from typing import Any
 import torch
 
 from captum_deconv.attribution.base import Inputs, MethodAttribution, Model
-from captum_deconv.engine._captum import GradientAttribution, Target, like_inputs, log_usage
+from captum_deconv.engine._captum import Target, like_inputs, log_usage
 from captum_deconv.engine.coverage import Activations, Uncovered
 from captum_deconv.engine.gradients import GradientFunction
+from captum_deconv.engine.structures import Choice
 
 
 class InputGradient(MethodAttribution):
@@ -17,14 +18,15 @@ class InputGradient(MethodAttribution):
     otherwise.
 
     Args:
-        forward_func: A module, or any callable that returns a tensor.
+        forward_func: A module, or any other callable.
+        output: Which tensor of what it returns is explained, where that is no tensor: an index, a
+            key or an attribute's name, or a function that selects it.
     """
 
     method = "input_gradient"
 
-    def __init__(self, forward_func: Model) -> None:
-        GradientAttribution.__init__(self, forward_func)
-        self.gradient_func = self._function = GradientFunction(self.method)
+    def __init__(self, forward_func: Model, *, output: Choice = None) -> None:
+        self._prepare(forward_func, GradientFunction(self.method, output=output))
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # captum publishes no types
     def attribute(
@@ -43,7 +45,8 @@ class _RuleAttribution(MethodAttribution):
     """A method with a rule of its own, from the output to the input.
 
     Args:
-        model: A module, or any callable that returns a tensor.
+        model: A module, or any other callable.
+        output: As for :class:`InputGradient`.
         activations: Which families the rule overrides: ``"relu"``, ``"leaky"`` or ``"all"``, as for
             :func:`captum_deconv.gradient_func`.
         uncovered: What to do about activations and opaque nodes that no rule reaches: ``"warn"``
@@ -54,14 +57,15 @@ class _RuleAttribution(MethodAttribution):
         self,
         model: Model,
         *,
+        output: Choice = None,
         activations: Activations = "relu",
         uncovered: Uncovered = "warn",
     ) -> None:
-        GradientAttribution.__init__(self, model)
-        self.model = model
-        self.gradient_func = self._function = GradientFunction(
-            self.method, activations=activations, uncovered=uncovered
+        function = GradientFunction(
+            self.method, output=output, activations=activations, uncovered=uncovered
         )
+        self._prepare(model, function)
+        self.model = model
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # captum publishes no types
     def attribute(

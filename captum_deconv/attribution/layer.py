@@ -3,8 +3,8 @@
 from typing import Any
 
 from captum_deconv.attribution.base import Inputs, OfLayer, OfLayerByRule
-from captum_deconv.engine import gradients
 from captum_deconv.engine._captum import LayerAttribution, Target, log_usage
+from captum_deconv.engine.recording import OfLayerTensors
 
 
 class _Layer(OfLayer, LayerAttribution):  # type: ignore[misc]  # captum publishes no types
@@ -22,16 +22,8 @@ class _Layer(OfLayer, LayerAttribution):  # type: ignore[misc]  # captum publish
         attribute_to_layer_input: bool = False,
     ) -> Any:
         """Attribute the target to the layer's tensors."""
-        result = gradients.of_layer(
-            self.forward_func,
-            self.layer,
-            inputs,
-            target,
-            additional_forward_args,
-            self._function,
-            device_ids=self.device_ids,
-            of_layer_input=attribute_to_layer_input,
-        )
+        call = self._call(inputs, additional_forward_args, attribute_to_layer_input)
+        result = OfLayerTensors(call, [self._function]).answer(target)
         return result if len(result) > 1 else result[0]
 
 

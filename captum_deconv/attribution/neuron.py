@@ -3,8 +3,8 @@
 from typing import Any
 
 from captum_deconv.attribution.base import Inputs, OfLayer, OfLayerByRule
-from captum_deconv.engine import gradients
 from captum_deconv.engine._captum import NeuronAttribution, NeuronSelector, like_inputs, log_usage
+from captum_deconv.engine.recording import OfNeuron
 
 
 class _Neuron(OfLayer, NeuronAttribution):  # type: ignore[misc]  # captum publishes no types
@@ -22,16 +22,8 @@ class _Neuron(OfLayer, NeuronAttribution):  # type: ignore[misc]  # captum publi
         attribute_to_neuron_input: bool = False,
     ) -> Any:
         """Attribute the neuron to the inputs."""
-        result = gradients.of_neuron(
-            self.forward_func,
-            self.layer,
-            inputs,
-            neuron_selector,
-            additional_forward_args,
-            self._function,
-            device_ids=self.device_ids,
-            of_layer_input=attribute_to_neuron_input,
-        )
+        call = self._call(inputs, additional_forward_args, attribute_to_neuron_input)
+        result = OfNeuron(call, [self._function]).answer(neuron_selector)
         return like_inputs(inputs, result)
 
 

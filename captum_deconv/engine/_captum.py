@@ -22,6 +22,8 @@ from captum.attr import GradientAttribution, LayerAttribution, NeuronAttribution
 from captum.log import log_usage
 from torch import Tensor
 
+from captum_deconv.engine.checks import Checks, is_far
+
 __all__ = [
     "GradientAttribution",
     "LayerAttribution",
@@ -75,12 +77,13 @@ def in_device_order(
     return [captured[device] for device in _sort_key_list(list(captured), device_ids)]
 
 
-def select_target(output: Tensor, target: Target) -> Tensor:
+def select_target(output: Tensor, target: Target, checks: Checks) -> Tensor:
     """Select the value to explain from each example's output.
 
     Args:
         output: The model's output, ``(N, ...)``, or a scalar.
         target: An index into the dimensions after the first, in any form that Captum takes.
+        checks: Gets the condition that targets on a GPU are in range.
 
     Returns:
         One value per example, ``(N,)`` or ``(N, 1, ...)``; a scalar output as it is.
@@ -88,13 +91,17 @@ def select_target(output: Tensor, target: Target) -> Tensor:
     Raises:
         AssertionError: If the target's kind or length does not fit the output, or leaves more than
             one value per example.
-        IndexError: If it is out of range.
+        IndexError: If it is out of range; of a target on a GPU the checks raise it.
     """
     if target is not None and output.dim() < 2:
         raise AssertionError(
             f"target {target!r} cannot index an output of shape {tuple(output.shape)}, which "
             "already is one value per example: leave the target out"
         )
+    if isinstance(target, Tensor) and is_far(target):
+        on_device = _select_on_device(output, target, checks)
+        if on_device is not None:
+            return on_device
     try:
         selected: Tensor = _select_targets(output, _within(output, target))
     except IndexError as error:
@@ -109,6 +116,23 @@ def select_target(output: Tensor, target: Target) -> Tensor:
             f"{tuple(output.shape)}, and one is needed"
         )
     return selected
+
+
+def _select_on_device(output: Tensor, target: Tensor, checks: Checks) -> Tensor | None:
+    """Select by targets on a GPU without waiting for their values; None where Captum must judge."""
+    one_each = target.dim() < 2 and target.numel() in (1, len(output))
+    if output.dim() != 2 or not one_each or target.is_floating_point() or target.is_complex():
+        return None
+    size = output.shape[1]
+    checks.require(
+        ((target >= -size) & (target < size)).all(),
+        lambda: IndexError(
+            f"target {target.tolist()} is out of range: the output has {size} values per example, "
+            f"0 to {size - 1}"
+        ),
+    )
+    index = (target.long() % size).reshape(-1).expand(len(output)).to(output.device)
+    return output.gather(1, index.unsqueeze(1)).squeeze(1)
 
 
 def _within(output: Tensor, target: Target) -> Target:

@@ -25,6 +25,8 @@ from torch.autograd.graph import Node
 
 from captum_deconv.engine import forward, modes, rectifiers
 from captum_deconv.engine._captum import as_arguments, as_tuple
+from captum_deconv.engine.checks import Checks
+from captum_deconv.engine.structures import list_tensors
 
 Activations = Literal["relu", "leaky", "all"]
 Uncovered = Literal["warn", "raise", "ignore"]
@@ -58,11 +60,8 @@ class Finding:
     modules: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        places = ", ".join(map(repr, self.modules[:4]))
-        more = f" and {len(self.modules) - 4} more" if len(self.modules) > 4 else ""
-        return f"{self.operation} ({self.node}): {self.count}" + (
-            f", in {places}{more}" if places else ""
-        )
+        places = f", in {_list_places(self.modules)}" if self.modules else ""
+        return f"{self.operation} ({self.node}): {self.count}{places}"
 
 
 @dataclass(frozen=True)
@@ -73,15 +72,19 @@ class Coverage:
         overridden: Rectifiers that the methods' rules are applied to.
         uncovered: Activations and opaque nodes that keep their ordinary gradient, although a rule
             would belong there; the methods warn of these.
-        ordinary: Gates, normalisations and outputs, which no paper gives a rule for; nothing
-            warns of these.
+        ordinary: Gates, squashing functions, normalisations and outputs, which no paper gives a
+            rule for; nothing warns of these.
         activations: The families counted as rectifiers.
+        cut_off: Dotted paths of the modules that ran under ``torch.no_grad`` or
+            ``torch.inference_mode``: what they compute is not on the graph, and no gradient goes
+            back through it, unless an opaque node does so on its own.
     """
 
     overridden: tuple[Finding, ...]
     uncovered: tuple[Finding, ...]
     ordinary: tuple[Finding, ...]
     activations: str = "relu"
+    cut_off: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -98,7 +101,17 @@ class Coverage:
         if self.ordinary:
             title = "nonlinear, with its ordinary gradient, as in the papers"
             lines += _section(title, self.ordinary, str)
+        if self.cut_off:
+            lines.append(
+                "cut off from the graph (run under torch.no_grad or torch.inference_mode): "
+                + _list_places(self.cut_off)
+            )
         return "\n".join(lines)
+
+
+def _list_places(places: tuple[str, ...]) -> str:
+    more = f" and {len(places) - 4} more" if len(places) > 4 else ""
+    return ", ".join(map(repr, places[:4])) + more
 
 
 def _section(
@@ -149,11 +162,13 @@ def coverage(
         RuntimeError: If no output depends on the inputs.
     """
     arguments = as_arguments(additional_forward_args)
-    with modes.differentiable(forward_func):
-        leaves = forward.make_leaves(as_tuple(inputs))
-        with _places(forward_func) as place:
-            output = forward.run(forward_func, leaves, arguments)
-        outputs = [tensor for tensor in _tensors_in(output) if tensor.requires_grad]
+    checks = Checks()
+    with modes.differentiable(forward_func) as held:
+        leaves = forward.make_leaves(as_tuple(inputs), checks)
+        with _Places(forward_func).noted() as places:
+            output = forward.run(forward_func, leaves, arguments, held)
+        checks.settle()
+        outputs = [tensor for _, tensor in list_tensors(output) if tensor.requires_grad]
         if not outputs:
             raise RuntimeError(
                 "no output of the model depends on its inputs through autograd: nothing to report"
@@ -161,10 +176,11 @@ def coverage(
         survey = rectifiers.survey(outputs, leaves, activations)
         refuse_reentrant(survey)
         return Coverage(
-            _group(survey.rectifiers, place),
-            _group(survey.uncovered, place),
-            _group(survey.ordinary, place),
+            _group(survey.rectifiers, places.find),
+            _group(survey.uncovered, places.find),
+            _group(survey.ordinary, places.find),
             activations,
+            tuple(dict.fromkeys(places.cut_off)),
         )
 
 
@@ -207,43 +223,48 @@ def _order(node: Any) -> int:
     return sequence
 
 
-def _tensors_in(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for part in value.values():
-            yield from _tensors_in(part)
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from _tensors_in(part)
-
-
-@contextmanager
-def _places(forward_func: Callable[..., Any]) -> Iterator[Callable[[Any], str | None]]:
-    """Note which nodes are recorded while which module runs; yield the look-up.
+class _Places:
+    """Notes which nodes are recorded while which module runs, and which modules record none.
 
     Autograd numbers its nodes in the order of the forward pass, so those of a module are the
     numbers between its call and its return.
     """
-    spans: list[tuple[int, int, str]] = []
-    started: list[int] = []
 
-    thread = threading.get_ident()
+    def __init__(self, forward_func: Callable[..., Any]) -> None:
+        self.cut_off: list[str] = []
+        named = _named_modules(forward_func)
+        self._names = {module: name or "(the model itself)" for name, module in named}
+        self._spans: list[tuple[int, int, str]] = []
+        self._running: list[tuple[int, bool]] = []
+        self._thread = threading.get_ident()
 
-    def enter(module: nn.Module, args: Any) -> None:
-        if threading.get_ident() == thread:
-            started.append(_next_number())
+    @contextmanager
+    def noted(self) -> Iterator["_Places"]:
+        """Take notes for as long as the context lasts."""
+        with ExitStack() as hooks:
+            for module in self._names:
+                hooks.callback(module.register_forward_pre_hook(self._enter).remove)
+                hooks.callback(module.register_forward_hook(self._leave).remove)
+            yield self
 
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
-        if threading.get_ident() == thread:
-            spans.append((started.pop(), _next_number(), names[module] or "(the model itself)"))
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        recorded = torch.is_grad_enabled()
+        if not recorded and all(above for _, above in self._running):
+            self.cut_off.append(self._names[module])
+        self._running.append((_next_number(), recorded))
 
-    names = {module: name for name, module in _named_modules(forward_func)}
-    with ExitStack() as hooks:
-        for module in names:
-            hooks.callback(module.register_forward_pre_hook(enter).remove)
-            hooks.callback(module.register_forward_hook(leave).remove)
-        yield lambda node: _innermost(spans, _order(node))
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        if threading.get_ident() == self._thread:
+            start, _ = self._running.pop()
+            self._spans.append((start, _next_number(), self._names[module]))
+
+    def find(self, node: Any) -> str | None:
+        """Return the path of the innermost module that a node was recorded in."""
+        # Inner modules return before outer ones, so the first span that fits is the innermost.
+        number = _order(node)
+        return next((name for start, stop, name in self._spans if start < number < stop), None)
 
 
 def _named_modules(forward_func: Callable[..., Any]) -> Iterator[tuple[str, nn.Module]]:
@@ -256,14 +277,10 @@ def _named_modules(forward_func: Callable[..., Any]) -> Iterator[tuple[str, nn.M
 
 def _next_number() -> int:
     """Return the number that autograd will give to the next node on this thread."""
-    probe = torch.zeros((), requires_grad=True).clone()
+    with torch.inference_mode(False), torch.enable_grad():
+        probe = torch.zeros((), requires_grad=True).clone()
     number: int = probe.grad_fn._sequence_nr()  # type: ignore[union-attr]  # a clone of a leaf has a node
     return number
-
-
-def _innermost(spans: list[tuple[int, int, str]], number: int) -> str | None:
-    # Inner modules return before outer ones, so the first span that fits is the innermost.
-    return next((name for start, stop, name in spans if start < number < stop), None)
 
 
 class Guard:

@@ -16,15 +16,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from captum_deconv.engine.modes import find_owner, modules_of
+from captum_deconv.engine.checks import Checks
+from captum_deconv.engine.modes import Pass, find_owner, modules_of
 from captum_deconv.engine.single_call import calls_once
+from captum_deconv.engine.structures import (
+    Choice,
+    has_gradient,
+    pick,
+    replace_tensors,
+)
 
 
-def make_leaves(inputs: Sequence[Tensor], *, integers: bool = False) -> tuple[Tensor, ...]:
+def make_leaves(
+    inputs: Sequence[Tensor], checks: Checks, *, integers: bool = False
+) -> tuple[Tensor, ...]:
     """Return leaves with the inputs' values that gradients can be taken for.
 
     Args:
         inputs: The user's tensors, which stay as they are.
+        checks: Gets the condition that they are finite.
         integers: Whether inputs without gradients are taken, as they are.
 
     Returns:
@@ -32,11 +42,11 @@ def make_leaves(inputs: Sequence[Tensor], *, integers: bool = False) -> tuple[Te
 
     Raises:
         TypeError: If an input is neither of a floating-point nor of a complex type.
-        ValueError: If an input holds NaN or infinite values.
+        ValueError: If an input holds NaN or infinite values; of one on a GPU the checks raise it.
     """
     leaves = []
     for index, tensor in enumerate(inputs):
-        if not _has_gradient(tensor):
+        if not has_gradient(tensor):
             if integers:
                 leaves.append(tensor.detach())
                 continue
@@ -45,24 +55,36 @@ def make_leaves(inputs: Sequence[Tensor], *, integers: bool = False) -> tuple[Te
                 "with .float(), pass what is no image through additional_forward_args, or, for "
                 "token indices, explain an embedding layer with one of the Layer classes"
             )
-        _check_finite(tensor.detach(), index)
+        _check_finite(tensor.detach(), index, checks)
         # What is detached from an inference tensor is one too; autograd takes only a copy.
         leaf = tensor.detach().clone() if tensor.is_inference() else tensor.detach()
         leaves.append(leaf.requires_grad_())
     return tuple(leaves)
 
 
-def _check_finite(tensor: Tensor, index: int) -> None:
-    if not tensor.isfinite().all():
+def _check_finite(tensor: Tensor, index: int, checks: Checks) -> None:
+    if tensor.is_sparse or tensor.is_nested:
+        tensor = tensor.coalesce().values() if tensor.is_sparse else torch.cat(_rows(tensor))
+
+    def describe() -> ValueError:
         count = int((~tensor.isfinite()).sum())
-        raise ValueError(
+        return ValueError(
             f"inputs[{index}] holds {count} NaN or infinite values of {tensor.numel()}: every "
             "attribution would be NaN; clean the input first"
         )
 
+    checks.require(tensor.isfinite().all(), describe)
+
+
+def _rows(nested: Tensor) -> list[Tensor]:
+    return [row.flatten() for row in nested.unbind()]
+
 
 def run(
-    forward_func: Callable[..., Any], inputs: Sequence[Tensor], arguments: Sequence[Any]
+    forward_func: Callable[..., Any],
+    inputs: Sequence[Tensor],
+    arguments: Sequence[Any],
+    held: Pass | None = None,
 ) -> Any:
     """Call the model with copies of its inputs, so nothing it does in place reaches the user.
 
@@ -70,15 +92,70 @@ def run(
         forward_func: A module or any other callable.
         inputs: Leaves, or tensors that need no gradient.
         arguments: What follows the inputs; tensors among them are copied as well.
+        held: The modes that the pass runs in. Where it is the first to load the compiler, which
+            they would have kept out, it is run again.
 
     Returns:
         Whatever the model returns.
+
+    Raises:
+        RuntimeError: Of the model's own; where an input's type or device is not the weights', it
+            says so.
     """
+    try:
+        output = _call(forward_func, inputs, arguments)
+    except (Exception, _Reached):
+        if held is None or not held.run_eagerly():
+            raise
+        return _call(forward_func, inputs, arguments)
+    if held is not None and held.run_eagerly():
+        return _call(forward_func, inputs, arguments)
+    return output
+
+
+def _call(
+    forward_func: Callable[..., Any], inputs: Sequence[Tensor], arguments: Sequence[Any]
+) -> Any:
     copies = [tensor.clone() for tensor in inputs]
     rest = [_copy_tensors(argument) for argument in arguments]
-    if isinstance(forward_func, torch.jit.ScriptModule):
-        return _interpret(forward_func, [*copies, *rest])
-    return forward_func(*copies, *rest)
+    try:
+        if isinstance(forward_func, torch.jit.ScriptModule):
+            return _interpret(forward_func, [*copies, *rest])
+        return forward_func(*copies, *rest)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        mismatch = _find_mismatch(forward_func, inputs) if type(error) is RuntimeError else None
+        if mismatch is None:
+            raise
+        raise RuntimeError(f"{mismatch} ({error})") from error
+
+
+def _find_mismatch(forward_func: Callable[..., Any], inputs: Sequence[Tensor]) -> str | None:
+    """Say in what an input differs from the model's weights, where a pass failed."""
+    weights = (
+        weight
+        for module in modules_of(forward_func)
+        for weight in module.parameters()
+        if weight.is_floating_point()
+    )
+    weight = next(weights, None)
+    if weight is None:
+        return None
+    for index, tensor in enumerate(inputs):
+        if not has_gradient(tensor):
+            continue
+        if tensor.device != weight.device:
+            return (
+                f"inputs[{index}] is on {tensor.device} and the model's weights are on "
+                f"{weight.device}: move one of them, as with inputs.to({str(weight.device)!r})"
+            )
+        if tensor.dtype != weight.dtype and not torch.is_autocast_enabled(tensor.device.type):
+            return (
+                f"inputs[{index}] is of type {tensor.dtype} and the model's weights are of "
+                f"{weight.dtype}: convert one of them, as with inputs.to({weight.dtype})"
+            )
+    return None
 
 
 def _copy_tensors(value: Any) -> Any:
@@ -122,6 +199,7 @@ class Capture:
             nothing below the layer is differentiated.
         stop: Whether the pass ends at the layer.
         any_thread: Whether calls from other threads count, as DataParallel makes them.
+        choice: Which of the layer's tensors is meant.
         tensors: By device, the last call's.
     """
 
@@ -131,6 +209,7 @@ class Capture:
     cut: bool = False
     stop: bool = False
     any_thread: bool = False
+    choice: Choice = None
     tensors: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -173,20 +252,8 @@ class Capture:
     def _take(self, value: Any) -> Any:
         if not self.any_thread and threading.get_ident() != self._thread:
             return None  # another thread's pass through the same model
-        several = isinstance(value, (tuple, list))
-        tensors = tuple(value) if several else (value,)
-        for tensor in tensors:
-            if not isinstance(tensor, Tensor):
-                raise TypeError(
-                    f"layer {self.name} {'takes' if self.of_input else 'returns'} a "
-                    f"{type(tensor).__name__} where tensors were expected: choose a layer of "
-                    "tensors, such as one inside it"
-                )
-        if not tensors:
-            raise TypeError(
-                f"layer {self.name} takes no positional argument, so its input cannot be "
-                "captured: explain its output, or the layer before it"
-            )
+        tensors = self._choose(value)
+        before = tensors
         if self.cut:
             tensors = tuple(_cut(tensor) for tensor in tensors)
         if self.stop:
@@ -196,18 +263,31 @@ class Capture:
         with torch.enable_grad():  # the model may run the layer under no_grad
             copies = [tensor.clone() for tensor in tensors]
         self.tensors[tensors[0].device] = tensors
-        if not several:
-            return copies[0]
-        return type(value)(copies) if type(value) in (tuple, list) else type(value)(*copies)
+        new: dict[int, list[Tensor]] = {}
+        for old, copy in zip(before, copies, strict=True):
+            new.setdefault(id(old), []).append(copy)
+        return replace_tensors(value, new)
+
+    def _choose(self, value: Any) -> tuple[Tensor, ...]:
+        """Return the tensors that are meant: one, or all of a tuple of nothing else."""
+        if self.of_input and not value:
+            raise TypeError(
+                f"layer {self.name} takes no positional argument, so its input cannot be "
+                "captured: explain its output, or the layer before it"
+            )
+        owner = f"what layer {self.name} {'takes' if self.of_input else 'returns'}"
+        if self.choice is None and isinstance(value, Tensor):
+            return (value,)
+        if self.choice is None and isinstance(value, (tuple, list)):
+            tensors = tuple(part for part in value if isinstance(part, Tensor))
+            if tensors and len(tensors) == len(value):
+                return tensors
+        return (pick(value, self.choice, owner, "layer_tensor"),)
 
 
 def _cut(tensor: Tensor) -> Tensor:
     """Return a leaf with the tensor's values; one of integers stays as it is."""
-    return tensor.detach().requires_grad_() if _has_gradient(tensor) else tensor
-
-
-def _has_gradient(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
+    return tensor.detach().requires_grad_() if has_gradient(tensor) else tensor
 
 
 def capture(
@@ -217,6 +297,7 @@ def capture(
     of_input: bool = False,
     cut: bool = False,
     stop: bool = False,
+    choice: Choice = None,
 ) -> Capture:
     """Prepare the capture of a layer.
 
@@ -227,6 +308,7 @@ def capture(
         cut: Let the model go on from leaves.
         stop: End the pass at the layer, provided that it is called once; where the source
             cannot prove that, the pass runs to its end and the last call counts.
+        choice: Which of the layer's tensors is meant, where it has several and other things.
 
     Returns:
         What to put around the forward pass.
@@ -245,7 +327,7 @@ def capture(
     if stop:
         dotted = next((n for n, m in model.named_modules() if m is module), None)
         stop = dotted is not None and calls_once(model, dotted)
-    return Capture(module, name, of_input, cut, stop, any_thread=several_devices)
+    return Capture(module, name, of_input, cut, stop, several_devices, choice)
 
 
 def _unwrap(forward_func: Any) -> Any:

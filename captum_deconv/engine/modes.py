@@ -2,6 +2,10 @@
 
 Whatever mode the caller is in, autograd has to record, and to record every rectifier by itself; and
 a picture of a model must not train it.
+
+An interrupt (Ctrl-C) may come between any two lines. So everything is read before anything is set,
+what was read is put back in a ``finally``, and putting back may be done twice: the second time does
+what an interrupt kept the first from doing, the release of a lock included.
 """
 
 import functools
@@ -9,14 +13,21 @@ import inspect
 import sys
 import threading
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.jit import optimized_execution  # type: ignore[attr-defined]  # not in its __all__
+from torch._ops import HigherOrderOperator
+from torch.overrides import TorchFunctionMode, _pop_mode
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+Kept = list[tuple[nn.Module, str, Tensor]]
+
+
+class _Token:
+    """Stands for one pass; a set that holds it weakly forgets one that was torn down."""
 
 
 class _EagerStance:
@@ -27,30 +38,29 @@ class _EagerStance:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
         self._inside: weakref.WeakSet[_Token] = weakref.WeakSet()
-        self._stance: Any = None
+        self._before: Any = None
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the stance for as long as the context lasts."""
-        token = _Token()
-        try:  # from the start: an interrupt may come at any place
-            with self._lock:
-                self._inside.add(token)
-                if self._stance is None:
-                    self._stance = torch.compiler.set_stance("force_eager")
-            yield
-        finally:
-            with self._lock:
-                self._inside.discard(token)
-                if not self._inside and self._stance is not None:
-                    stance, self._stance = self._stance, None
-                    stance.__exit__(None, None, None)
+    def hold(self, token: _Token) -> None:
+        """Set the stance until the token lets it go."""
+        from torch._dynamo import eval_frame
 
+        with self.lock:
+            self._inside.add(token)
+            if self._before is None:
+                self._before = eval_frame._stance
+                torch.compiler.set_stance("force_eager")
 
-class _Token:
-    """Stands for one context; a set that holds it weakly forgets one that was torn down."""
+    def let_go(self, token: _Token) -> None:
+        """Put the old stance back, if nobody else is inside."""
+        with self.lock:
+            self._inside.discard(token)
+            if self._before is not None and not self._inside:
+                from torch._dynamo import eval_frame
+
+                eval_frame._set_stance(self._before)
+                self._before = None
 
 
 class _KeptBuffers:
@@ -61,57 +71,146 @@ class _KeptBuffers:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.lock = threading.RLock()
         self._values: dict[int, Tensor] = {}
-        self._users: Counter[int] = Counter()
+        self._users: dict[int, set[_Token]] = {}
 
-    @contextmanager
-    def held(self, forward_func: Callable[..., Any]) -> Iterator[None]:
-        """Keep the buffers of a callable's modules for as long as the context lasts."""
-        kept = [
+    def hold(self, token: _Token, kept: Kept) -> None:
+        """Save the buffers' values, if nobody did yet."""
+        with self.lock:
+            for _, _, buffer in kept:
+                if not self._users.get(id(buffer)):
+                    self._values[id(buffer)] = buffer.detach().clone()
+                self._users.setdefault(id(buffer), set()).add(token)
+
+    def let_go(self, token: _Token, kept: Kept) -> None:
+        """Put the values back, if nobody else is inside."""
+        with self.lock:
+            for module, name, buffer in kept:
+                module._buffers[name] = buffer
+                users = self._users.get(id(buffer), set())
+                users.discard(token)
+                if not users and id(buffer) in self._values:
+                    # By its data, whose version stays: the user may yet go backward through it.
+                    buffer.data.copy_(self._values[id(buffer)])
+                    self._users.pop(id(buffer), None)
+                    del self._values[id(buffer)]
+
+
+class _ControlFlow(TorchFunctionMode):
+    """Runs ``torch.cond``, ``while_loop`` and ``map`` as the Python that they stand for.
+
+    Under ``torch.compile`` they are one opaque node each; under "force_eager" they fail.
+    """
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run ``func``, or what it stands for."""
+        kwargs = kwargs or {}
+        name: Any = func.name() if isinstance(func, HigherOrderOperator) else None  # type: ignore[no-untyped-call]  # torch's
+        run: Callable[..., Any] | None = _PLAINLY.get(name)
+        if run is None:
+            return func(*args, **kwargs)
+        with self:  # inside a branch may be another
+            return run(*args, **kwargs)
+
+
+def _run_cond(pred: Any, true_fn: Any, false_fn: Any, operands: Any, **_: Any) -> Any:
+    return (true_fn if pred else false_fn)(*operands)
+
+
+def _run_while_loop(cond_fn: Any, body_fn: Any, carried: Any, more: Any, **_: Any) -> Any:
+    carried = tuple(carried)
+    while cond_fn(*carried, *more):
+        carried = tuple(body_fn(*carried, *more))
+    return carried
+
+
+def _run_map(f: Any, xs: Any, pos_args: Any, **_: Any) -> Any:
+    rows = [tree_flatten(f(*row, *pos_args)) for row in zip(*xs, strict=True)]
+    stacked = [torch.stack(parts) for parts in zip(*(leaves for leaves, _ in rows), strict=True)]
+    return tree_unflatten(stacked, rows[0][1])
+
+
+_PLAINLY: dict[str, Callable[..., Any]] = {
+    "cond": _run_cond,
+    "while_loop": _run_while_loop,
+    "map_impl": _run_map,
+}
+
+_eager_stance = _EagerStance()
+_kept_buffers = _KeptBuffers()
+
+
+class Pass:
+    """The modes of one pass, and what was before it."""
+
+    def __init__(self, forward_func: Callable[..., Any]) -> None:
+        self._token = _Token()
+        self._grad = torch.is_grad_enabled()
+        self._optimized = torch._C._get_graph_executor_optimize()
+        self._function_modes = torch._C._len_torch_function_stack()
+        self._recorded = torch.inference_mode(False)
+        self._kept = [
             (module, name, buffer)
             for module in modules_of(forward_func)
             if getattr(module, "training", False)  # a frozen TorchScript module has no mode
             for name, buffer in module._buffers.items()
             if buffer is not None
         ]
-        with self._lock:
-            for _, _, buffer in kept:
-                if not self._users[id(buffer)]:
-                    self._values[id(buffer)] = buffer.detach().clone()
-                self._users[id(buffer)] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                for module, name, buffer in kept:
-                    module._buffers[name] = buffer
-                    self._users[id(buffer)] -= 1
-                    if not self._users[id(buffer)]:
-                        del self._users[id(buffer)]
-                        # By its data, whose version stays: the user may yet go backward through it.
-                        buffer.data.copy_(self._values.pop(id(buffer)))
 
+    def begin(self) -> None:
+        """Set the modes."""
+        self._recorded.__enter__()
+        torch._C._set_grad_enabled(True)
+        # What is warm stays warm, and nothing that this pass does warms it up.
+        torch._C._set_graph_executor_optimize(False)
+        _kept_buffers.hold(self._token, self._kept)
+        self.run_eagerly()
 
-_eager_stance = _EagerStance()
-_kept_buffers = _KeptBuffers()
+    def run_eagerly(self) -> bool:
+        """Keep the compiler out, and tell whether that is new.
+
+        Where the compiler is not loaded nothing can be compiled, and loading it is slow. A pass
+        that loads it ran ahead of this; it is to be run again.
+        """
+        if "torch._dynamo" not in sys.modules or self._token in _eager_stance._inside:
+            return False
+        _eager_stance.hold(self._token)
+        _ControlFlow().__enter__()  # type: ignore[no-untyped-call]  # torch's
+        return True
+
+    def end(self) -> None:
+        """Put everything back; a second time changes nothing."""
+        for lock in (_eager_stance.lock, _kept_buffers.lock):
+            while lock._is_owned():  # type: ignore[attr-defined]  # undocumented, as old as the class
+                lock.release()
+        while torch._C._len_torch_function_stack() > self._function_modes:
+            _pop_mode()  # type: ignore[no-untyped-call]  # torch's
+        _eager_stance.let_go(self._token)
+        _kept_buffers.let_go(self._token, self._kept)
+        torch._C._set_graph_executor_optimize(self._optimized)
+        if hasattr(self._recorded, "_inference_mode_context"):
+            self._recorded.__exit__(None, None, None)
+        torch._C._set_grad_enabled(self._grad)
 
 
 @contextmanager
-def differentiable(forward_func: Callable[..., Any]) -> Iterator[None]:
+def differentiable(forward_func: Callable[..., Any]) -> Iterator[Pass]:
     """Let autograd record what ``forward_func`` does, and leave its modules as they were.
 
     The backward pass belongs inside too.
     """
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        # What is warm stays warm, and nothing that this pass does warms it up.
-        stack.enter_context(optimized_execution(False))
-        if "torch._dynamo" in sys.modules:  # else nothing can be compiled, and the import is slow
-            stack.enter_context(_eager_stance.held())
-        stack.enter_context(_kept_buffers.held(forward_func))
-        yield
+    modes = Pass(forward_func)
+    try:
+        try:
+            modes.begin()
+            yield modes
+        finally:
+            modes.end()
+    finally:
+        modes.end()
 
 
 def modules_of(forward_func: Callable[..., Any]) -> Iterator[nn.Module]:

@@ -1,39 +1,25 @@
 """Find the rectifiers on an autograd graph, and put a rule on them for one backward pass.
 
 However a rectifier is written (a module, a function, a method, in place, reused, inside TorchScript
-or a transformer layer), autograd records a node for the call. Its inputs' gradients are what the
-three methods differ in, and ``Node.register_hook`` may replace them:
+or a transformer layer), autograd records a node for the call:
 
 >>> import torch
->>> from captum_deconv.engine import rectifiers, rules
 >>> x = torch.tensor([-1.0, 2.0], requires_grad=True)
->>> y = (torch.tensor([3.0, -3.0]) * torch.relu(x)).sum()
->>> survey = rectifiers.survey([y], [x])
->>> with rectifiers.overridden(survey.rectifiers, rules.deconvnet):
-...     torch.autograd.grad(y, x, retain_graph=True)[0]
-tensor([3., 0.])
->>> torch.autograd.grad(y, x)[0]
-tensor([ 0., -3.])
-
-The hooks sit on this one graph, never on the model or on a tensor of the user's.
+>>> found = survey([torch.relu(x).clamp(min=0).sigmoid()], [x])
+>>> sorted(rectifier.operation for rectifier in found.rectifiers)
+['ReLU', 'clamp']
+>>> [left.operation for left in found.ordinary]
+['Sigmoid']
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node, get_gradient_edge
-from torch.overrides import TorchFunctionMode
-
-from captum_deconv.engine.rules import Rule
-
-Gradients = tuple[Tensor | None, ...]
 
 FAMILIES = {"relu": ("relu",), "leaky": ("relu", "leaky"), "all": ("relu", "leaky", "smooth")}
 """The families of activations that each value of the option ``activations`` overrides."""
@@ -62,7 +48,8 @@ class Survey:
     Attributes:
         rectifiers: The nodes that a rule overrides.
         uncovered: Activations of no chosen family, and opaque nodes: what a rule misses.
-        ordinary: Gates, normalisations and the like, which the papers leave as they are.
+        ordinary: Gates, squashing functions, normalisations and the like, which the papers leave
+            as they are.
     """
 
     rectifiers: tuple[Rectifier, ...]
@@ -81,7 +68,7 @@ def _is_zero(bound: float | Tensor | None) -> bool:
     return bound == 0
 
 
-def _other_side(node: Any) -> int:
+def other_side(node: Any) -> int:
     """Return which argument of a maximum is the constant: it has no gradient to pass on."""
     return 0 if node.next_functions[0][0] is None else 1
 
@@ -95,7 +82,7 @@ def _above_zero(node: Any) -> bool:
 def _against_zero(node: Any) -> bool:
     if all(function is not None for function, _ in node.next_functions):
         return False  # two signals compete: a maxout, no rectifier
-    return _is_zero(node._saved_other if _other_side(node) else node._saved_self)
+    return _is_zero(node._saved_other if other_side(node) else node._saved_self)
 
 
 # By the name of the node's class: (family, operation, is it one?).
@@ -129,21 +116,22 @@ _ACTIVATIONS: dict[str, Activation] = {
 
 # Where the input equals the bound, autograd passes on nothing, all or half of the signal, depending
 # on the operation and the release; bounds may also broadcast. So these get the papers' 1[x > 0].
-_BOUNDS = frozenset(name for name in _ACTIVATIONS if name.startswith(("Clamp", "Maximum", "Fmax")))
+BOUNDS = frozenset(name for name in _ACTIVATIONS if name.startswith(("Clamp", "Maximum", "Fmax")))
 
-# Activations that no paper gives a rule for, and that no choice of families overrides.
+# Activations that somebody may mean by a rectifier, that no paper gives a rule for, and that no
+# choice of families overrides.
 _WITHOUT_RULE = {
-    "GluBackward0": "GLU",
     "HardshrinkBackward0": "Hardshrink",
     "LogSigmoidBackward0": "LogSigmoid",
     "SoftshrinkBackward0": "Softshrink",
-    "TanhBackward0": "Tanh",
 }
 
-# Gates, normalisations and outputs: nonlinear, and normal in a network made for a deconvnet.
+# Gates, squashing functions, normalisations and outputs: nobody means a rectifier by them.
 _ORDINARY = {
+    "GluBackward0": "GLU",
     "HardsigmoidBackward0": "Hardsigmoid",
     "LogSoftmaxBackward0": "LogSoftmax",
+    "MkldnnRnnLayerBackward0": "LSTM",
     "NativeGroupNormBackward0": "GroupNorm",
     "NativeLayerNormBackward0": "LayerNorm",
     "FusedRmsNormBackward0": "RMSNorm",
@@ -152,6 +140,7 @@ _ORDINARY = {
     "ScaledDotProductFlashAttentionForCpuBackward0": "attention",
     "SigmoidBackward0": "Sigmoid",
     "SoftmaxBackward0": "Softmax",
+    "TanhBackward0": "Tanh",
 }
 
 # Custom functions that only move values about, or are linear in them.
@@ -193,7 +182,7 @@ def survey(
     ordinary: list[LeftAlone] = []
     for node in _between(outputs, inputs):
         name = type(node).__name__
-        activation = _ACTIVATIONS.get(name) or _through_whole_view(node, name)
+        activation = _find_activation(node) or _through_whole_view(node, name)
         if activation is not None:
             family, operation, is_one = activation
             if not is_one(node):
@@ -204,13 +193,27 @@ def survey(
                 uncovered.append(LeftAlone(node, family, operation))
         elif name in _WITHOUT_RULE:
             uncovered.append(LeftAlone(node, "no rule", _WITHOUT_RULE[name]))
-        elif name in _ORDINARY:
-            ordinary.append(LeftAlone(node, "ordinary", _ORDINARY[name]))
+        elif name in _ORDINARY or _is_gated_rnn(node, name):
+            operation = _ORDINARY.get(name, "RNN of tanh units, LSTM or GRU")
+            ordinary.append(LeftAlone(node, "ordinary", operation))
         else:
             hidden = _hidden_in(node, name)
             if hidden is not None:
                 uncovered.append(LeftAlone(node, "opaque", hidden))
     return Survey(tuple(rectifiers), tuple(uncovered), tuple(ordinary))
+
+
+def _find_activation(node: Any) -> Activation | None:
+    """Return what activation a node stands for, by its name and by what it saved."""
+    name = type(node).__name__
+    if name.startswith("LeakyRelu") and node._saved_negative_slope == 0:
+        return "relu", "LeakyReLU(0)", _always
+    return _ACTIVATIONS.get(name)
+
+
+def _is_gated_rnn(node: Any, name: str) -> bool:
+    """Tell whether a fused recurrent layer is of tanh units and gates, and holds no rectifier."""
+    return name == "CudnnRnnBackward0" and node._saved_mode != 0
 
 
 def _through_whole_view(node: Any, name: str) -> Activation | None:
@@ -220,8 +223,8 @@ def _through_whole_view(node: Any, name: str) -> Activation | None:
     spans its base, as what ``F.instance_norm`` returns does, a rule may sit on the outer node.
     """
     inner: Any = getattr(node, "_wrapped_node", None) if name == "CopySlices" else None
-    activation = _ACTIVATIONS.get(type(inner).__name__)
-    if activation is None or type(inner).__name__ in _BOUNDS or not activation[2](inner):
+    activation = _find_activation(inner)
+    if activation is None or type(inner).__name__ in BOUNDS or not activation[2](inner):
         return None
     view = inner._saved_result if hasattr(inner, "_saved_result") else inner._saved_self
     if view.numel() != math.prod(node._input_metadata[0].shape):
@@ -239,14 +242,12 @@ def _hidden_in(node: Any, name: str) -> str | None:
         inner = getattr(node, "_wrapped_node", None)
         if inner is None:
             return "in-place call on a slice, of a kind this torch does not tell"
-        activation = _ACTIVATIONS.get(type(inner).__name__)
+        activation = _find_activation(inner)
         if activation is None or not activation[2](inner):
             return None
         return f"in-place {activation[1]} on a slice"
     if name == "CudnnRnnBackward0":
-        return "cuDNN RNN of ReLU units" if node._saved_mode == 0 else "cuDNN RNN, LSTM or GRU"
-    if name == "MkldnnRnnLayerBackward0":
-        return "LSTM"
+        return "cuDNN RNN of ReLU units"
     if name == "CppFunction" and "DifferentiableGraphBackward" in node.name():
         return "TorchScript graph, fused by its executor"
     return None
@@ -254,8 +255,8 @@ def _hidden_in(node: Any, name: str) -> str | None:
 
 def _between(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Node]:
     """Return the nodes on the paths from the outputs down to the inputs, those excluded."""
-    ends = {get_gradient_edge(tensor).node for tensor in inputs}
-    consumers: dict[Node, list[Node]] = {get_gradient_edge(tensor).node: [] for tensor in outputs}
+    ends = {_node_of(tensor) for tensor in inputs}
+    consumers: dict[Node, list[Node]] = {_node_of(tensor): [] for tensor in outputs}
     waiting = list(consumers)
     while waiting:
         node = waiting.pop()
@@ -280,82 +281,9 @@ def _between(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Node]:
     return [node for node in found if node not in ends]
 
 
-@contextmanager
-def overridden(rectifiers: Sequence[Rectifier], rule: Rule | None) -> Iterator[None]:
-    """Put a rule on the rectifiers' nodes for as long as the context lasts.
-
-    Args:
-        rectifiers: From :func:`survey`, of the graph that the backward pass will run on.
-        rule: None leaves autograd's own backward pass.
-
-    Yields:
-        Nothing; run ``torch.autograd.grad`` inside.
-    """
-    with ExitStack() as hooks:
-        if rule is not None:
-            for node, _, _ in rectifiers:
-                if type(node).__name__ in _BOUNDS:
-                    # Read now: a checkpoint unpacks a saved tensor only once in a backward pass.
-                    hook = partial(_replace_bounded, *_signal_and_gate(node), rule)
-                else:
-                    hook = partial(_replace, rule)
-                hooks.callback(node.register_hook(hook).remove)
-        yield
-
-
-def _replace(rule: Rule, grad_inputs: Gradients, grad_outputs: Gradients) -> Any:
-    """Apply a rule to a node whose first argument is the rectifier's input."""
-    grad_input, grad_output = grad_inputs[0], grad_outputs[0]
-    if grad_input is None or grad_output is None:
-        return None
-    return (rule(grad_input, grad_output), *grad_inputs[1:])
-
-
-def _signal_and_gate(node: Any) -> tuple[int, Tensor]:
-    index = 1 - _other_side(node) if type(node).__name__.startswith(("Maximum", "Fmax")) else 0
-    x = node._saved_other if index else node._saved_self
-    passes = x > 0
-    upper = getattr(node, "_saved_max", None)
-    return index, passes if upper is None else passes & (x < upper)
-
-
-def _replace_bounded(
-    index: int, passes: Tensor, rule: Rule, grad_inputs: Gradients, grad_outputs: Gradients
-) -> Any:
-    """Apply a rule to a clamp or maximum, gated by the papers' ``1[x > 0]`` at ties too."""
-    grad_input, grad_output = grad_inputs[index], grad_outputs[0]
-    if grad_input is None or grad_output is None:
-        return None
-    gated = torch.where(passes, grad_output, 0)
-    gradient = rule(gated, grad_output).sum_to_size(grad_input.shape).to(grad_input.dtype)
-    return (*grad_inputs[:index], gradient, *grad_inputs[index + 1 :])
-
-
-class EveryBackward(TorchFunctionMode):
-    """Put a rule on the graph of every ``torch.autograd.grad`` called inside.
-
-    For a gradient function that is not ours: Captum's neuron classes put one of their own on the
-    object they hold, and a rule belongs to it all the same.
-    """
-
-    def __init__(self, rule: Rule | None, examine: Callable[..., Survey]) -> None:
-        super().__init__()
-        self.rule = rule
-        self.examine = examine
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Run ``func``, with the rule on its graph where it is ``torch.autograd.grad``."""
-        kwargs = kwargs or {}
-        if func is not torch.autograd.grad:
-            return func(*args, **kwargs)
-        named = [kwargs[name] for name in ("outputs", "inputs") if name in kwargs]
-        outputs, inputs = (*args, *named)[:2]
-        found = self.examine(_as_list(outputs), _as_list(inputs))
-        with overridden(found.rectifiers, self.rule):
-            return func(*args, **kwargs)
-
-
-def _as_list(tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
+def _node_of(tensor: Tensor) -> Node:
+    if tensor.grad_fn is None and tensor.is_nested:  # which takes no view of itself
+        recorded: Any = tensor.clone().grad_fn
+        node: Node = recorded.next_functions[0][0]
+        return node
+    return get_gradient_edge(tensor).node

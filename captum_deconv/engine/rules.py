@@ -36,12 +36,24 @@ memory is what makes a rule cost nothing measurable beside the pass.
 
 def deconvnet(grad_input: Tensor, grad_output: Tensor) -> Tensor:
     """Pass on ``max(R, 0)``, whatever the ReLU's input was (Zeiler & Fergus 2013, section 2.1)."""
-    return torch.clamp(grad_output, min=0, out=grad_input)
+    return _rectify(grad_output, grad_input)
 
 
 def guided_backprop(grad_input: Tensor, grad_output: Tensor) -> Tensor:
     """Pass on ``max(R, 0) * 1[x > 0]`` (Springenberg et al. 2014, section 3.4)."""
-    return grad_input.clamp_(min=0)
+    return _rectify(grad_input, grad_input)
+
+
+def _rectify(signal: Tensor, memory: Tensor) -> Tensor:
+    """Return ``max(signal, 0)``, in a memory where the signal is dense."""
+    if is_dense(signal) and is_dense(memory):
+        return torch.clamp(signal, min=0, out=memory)
+    return torch.relu(signal.coalesce() if signal.is_sparse else signal)
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """Tell whether a tensor is an ordinary one, neither sparse nor nested."""
+    return tensor.layout is torch.strided and not tensor.is_nested
 
 
 RULES: dict[str, Rule | None] = {

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from captum_deconv.engine.coverage import Activations, Uncovered
-from captum_deconv.engine.gradients import gradient_func
+from captum_deconv.engine.methods import prepare_methods
 from captum_deconv.features.records import name_sample
 from captum_deconv.gallery.collection import Gallery
 from captum_deconv.gallery.projector import FieldTooSmallError, Neurons, Projector, Seed
@@ -95,10 +95,8 @@ def project(
         raise ValueError(f"unknown seed {seed!r}: choose from activation, one")
     if not methods or len(set(methods)) < len(methods):
         raise ValueError(f"method must name at least one method, each once, not {method!r}")
-    functions = [gradient_func(m, activations=activations, uncovered=uncovered) for m in methods]
-    for function in functions:
-        function.guard = functions[0].guard  # one warning, not one for each method
-    functions[0].guard.check_mode(model)
+    asked = prepare_methods(methods, activations, uncovered)
+    asked[0].guard.check_mode(model)
     if isinstance(model, nn.DataParallel):
         model = model.module
     if check:
@@ -111,14 +109,14 @@ def project(
         positions=index.positions[layer][rows].cpu(),
         exact="autocast" not in str(index.metadata.get("precision", "")),
     )
-    projector = Projector(model, layer, functions, seed, neurons, batch_size, restore)
+    projector = Projector(model, layer, asked, seed, neurons, batch_size, restore)
     by_sample = neurons.list_by_sample()
     try:
         projector.project_all(read_images(dataset, list(by_sample), workers), by_sample)
     except FieldTooSmallError as error:
         # A network that the analysis got wrong is slow rather than wrong. Where it is the images
         # that differ, this fails too, and says so.
-        projector = Projector(model, layer, functions, seed, neurons, batch_size, restore, True)
+        projector = Projector(model, layer, asked, seed, neurons, batch_size, restore, True)
         projector.project_all(read_images(dataset, list(by_sample), workers), by_sample)
         warnings.warn(
             f"the receptive field found for layer {layer!r} does not hold ({error}): projected "

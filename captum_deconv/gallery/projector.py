@@ -10,8 +10,10 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_deconv.engine import forward, modes, rectifiers
-from captum_deconv.engine.gradients import GradientFunction
+from captum_deconv.engine import forward, modes
+from captum_deconv.engine.checks import Checks
+from captum_deconv.engine.methods import Method
+from captum_deconv.engine.overriding import overridden
 from captum_deconv.gallery import crops
 from captum_deconv.gallery.samples import to_bytes
 from captum_deconv.receptive_field.shapes import find_field
@@ -82,7 +84,7 @@ class Projector:
     Args:
         model: The user's, which stays as it is.
         layer: Its dotted name.
-        functions: The methods.
+        asked: The methods.
         seed: ``"activation"`` or ``"one"``.
         neurons: What to project.
         batch_size: Crops in one pass, or None to choose by their size.
@@ -94,14 +96,14 @@ class Projector:
         self,
         model: nn.Module,
         layer: str,
-        functions: Sequence[GradientFunction],
+        asked: Sequence[Method],
         seed: Seed,
         neurons: Neurons,
         batch_size: int | None,
         restore: Callable[[Tensor], Tensor] | None,
         whole: bool = False,
     ) -> None:
-        self.model, self.layer, self.functions, self.seed = model, layer, functions, seed
+        self.model, self.layer, self.asked, self.seed = model, layer, asked, seed
         self.neurons, self.batch_size, self.restore = neurons, batch_size, restore
         self.whole = whole
         self.capture = forward.capture(model, layer, stop=True)
@@ -111,7 +113,7 @@ class Projector:
         self.image_size: tuple[int, int] = (0, 0)
         shape = tuple(neurons.samples.shape)
         self.patches = torch.zeros(*shape, 3, 0, 0)
-        self.projections = [self.patches for _ in functions]
+        self.projections = [self.patches for _ in asked]
         self.boxes = torch.zeros(*shape, 2, 2, dtype=torch.int64)
         self.fields = self.boxes.clone()
 
@@ -168,7 +170,7 @@ class Projector:
             }
         shape = (*self.neurons.samples.shape, image.shape[0], *crops.patch_size(self.field))
         self.patches = torch.zeros(shape, dtype=self.dtype)
-        self.projections = [torch.zeros(shape, dtype=self.dtype) for _ in self.functions]
+        self.projections = [torch.zeros(shape, dtype=self.dtype) for _ in self.asked]
 
     def _limit(self, size: tuple[int, ...]) -> int:
         if self.batch_size is not None:
@@ -186,19 +188,21 @@ class Projector:
         """Project a batch of crops of one size: each is an example, with a neuron of its own."""
         images = torch.stack([job.part for job in batch]).to(self.device)
         with modes.differentiable(self.model):
-            leaves = forward.make_leaves((images,))
+            checks = Checks()
+            leaves = forward.make_leaves((images,), checks)
             selected = self._select(self._run(leaves, batch), batch)
+            checks.settle()
             self._check_values(selected.detach().cpu(), batch)
             start = selected.detach() if self.seed == "activation" else torch.ones_like(selected)
             # What no rule reaches is reported before anything is computed.
-            surveys = [function.examine([selected], leaves) for function in self.functions]
-            for number, function in enumerate(self.functions):
-                with rectifiers.overridden(surveys[number].rectifiers, function.rule):
+            surveys = [method.examine([selected], leaves) for method in self.asked]
+            for number, method in enumerate(self.asked):
+                with overridden(surveys[number].rectifiers, method.rule):
                     (gradients,) = torch.autograd.grad(
                         selected,
                         leaves,
                         start,
-                        retain_graph=number + 1 < len(self.functions),
+                        retain_graph=number + 1 < len(self.asked),
                         allow_unused=True,
                         materialize_grads=True,
                     )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
 from captum_deconv.engine import forward, modes
+from captum_deconv.engine.checks import Checks
 from captum_deconv.receptive_field.nodes import find_sources, shape_of
 from captum_deconv.receptive_field.steps import Interval, Step
 
@@ -169,7 +170,9 @@ def of(
     if images.dim() < 3:
         raise TypeError(f"inputs must be images (N, C, *spatial), not {tuple(images.shape)}")
     with modes.differentiable(model):
-        leaves = forward.make_leaves([images])
+        checks = Checks()
+        leaves = forward.make_leaves([images], checks)
+        checks.settle()
         capture = forward.capture(model, layer, stop=True)
         with capture.hooked():
             forward.run(model, leaves, others)

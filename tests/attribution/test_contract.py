@@ -435,3 +435,54 @@ def test_promoted_and_checkpointed_bounds(images):
         result = GuidedBackprop(function).attribute(images)
         assert result.dtype == images.dtype
         assert torch.equal(result, (images > 0).float())
+
+
+def test_objects_say_what_they_are(model):
+    assert repr(InputGradient(model)) == "InputGradient(SkipNet)"
+    assert repr(GuidedBackprop(model)) == 'GuidedBackprop(SkipNet, activations="relu")'
+    method = NeuronDeconvnet(model, "conv1", activations="all", layer_tensor=0)
+    said = "NeuronDeconvnet(SkipNet, 'conv1', activations=\"all\", layer_tensor=0)"
+    assert repr(method) == said
+    assert repr(LayerGradient(model, model.fc, output="out")) == (
+        "LayerGradient(SkipNet, Linear, output='out')"
+    )
+    assert repr(InputGradient(model.forward)) == "InputGradient(SkipNet.forward)"
+
+
+@pytest.mark.parametrize("cls", [*PLAIN, *NEURON, *LAYER, GuidedGradCam])
+@pytest.mark.parametrize("given", [None, "resnet50", {"weights": 1}])
+def test_what_cannot_be_called_is_refused_at_once(cls, given):
+    arguments = () if cls in PLAIN else ("layer",)
+    with pytest.raises(
+        TypeError, match=rf"{cls.__name__} needs a module, or a function.*be called"
+    ):
+        cls(given, *arguments)
+
+
+def test_an_input_of_another_type_than_the_weights(model, images):
+    with pytest.raises(
+        RuntimeError, match=r"inputs\[0\] is of type torch.float64 and the model's"
+    ) as said:
+        Deconvnet(model).attribute(images.double(), 1)
+    assert "inputs.to(torch.float32)" in str(said.value)
+    assert isinstance(said.value.__cause__, RuntimeError)  # torch's own
+    double = lambda x: model(x.float())  # noqa: E731  # one that takes what it is given is let alone
+    assert Deconvnet(double).attribute(images.double(), 1).dtype == torch.float64
+
+
+def test_an_input_on_another_device_than_the_weights(model, images):
+    with pytest.raises(
+        RuntimeError, match=r"inputs\[0\] is on cpu and the model's weights are on meta"
+    ):
+        Deconvnet(model.to("meta")).attribute(images, 1)
+
+
+def test_an_error_of_the_models_own_is_left_as_it_is(images):
+    class OwnError(RuntimeError):
+        pass
+
+    def fail(x):
+        raise OwnError("mine")
+
+    with pytest.raises(OwnError, match=r"^mine$"):
+        Deconvnet(fail).attribute(images.double())

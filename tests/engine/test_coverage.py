@@ -1,5 +1,6 @@
 """Nothing silent: what is overridden, what is not, and how the user is told."""
 
+import contextlib
 import warnings
 
 import pytest
@@ -101,17 +102,17 @@ def test_families(activation):
 def test_activations_without_any_rule_are_named():
     model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Tanh(), nn.Hardshrink(), nn.GLU())
     found = coverage(model, X, activations="all")
-    assert named(found.uncovered) == {"Tanh": 1, "Hardshrink": 1, "GLU": 1}
-    with pytest.warns(RectifierCoverageWarning, match="Tanh"):
+    assert named(found.uncovered) == {"Hardshrink": 1}
+    with pytest.warns(RectifierCoverageWarning, match="Hardshrink"):
         GuidedBackprop(model, activations="all").attribute(X, 1)
 
 
 def test_gates_and_outputs_are_listed_and_warned_of_by_nothing():
-    model = nn.Sequential(
-        nn.Linear(6, 6), nn.ReLU(), nn.LayerNorm(6), nn.Sigmoid(), nn.Hardsigmoid(), nn.Softmax(1)
-    )
+    gates = nn.Sigmoid(), nn.Hardsigmoid(), nn.Tanh(), nn.Softmax(1), nn.GLU()
+    model = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.LayerNorm(6), *gates)
     found = coverage(model, X)
-    assert set(named(found.ordinary)) == {"LayerNorm", "Sigmoid", "Hardsigmoid", "Softmax"}
+    names = {"LayerNorm", "Sigmoid", "Hardsigmoid", "Tanh", "Softmax", "GLU"}
+    assert set(named(found.ordinary)) == names
     assert found.complete
     GuidedBackprop(model, uncovered="raise").attribute(X, 1)
 
@@ -293,11 +294,94 @@ def test_coverage_in_train_mode_of_dropout_warns_once():
 
 
 @pytest.mark.parametrize("recurrent", [nn.LSTM, nn.GRU, nn.RNN])
-def test_recurrent_layers_are_named(recurrent):
+def test_recurrent_layers_hold_gates_and_no_rectifier(recurrent):
     layer = recurrent(6, 4, batch_first=True)
-    found = coverage(lambda x: torch.relu(layer(x)[0]), torch.randn(2, 3, 6))
-    assert found.overridden
-    assert found.uncovered
+
+    def forward(x):
+        return torch.relu(layer(x)[0]).flatten(1)
+
+    x = torch.randn(2, 3, 6)
+    found = coverage(forward, x)
+    assert found.complete
+    assert found.ordinary
+    GuidedBackprop(forward, uncovered="raise").attribute(x, 1)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_leaky_rectifier_of_no_slope_is_a_relu(in_place):
+    model = nn.Sequential(nn.Linear(6, 4), nn.LeakyReLU(0.0, in_place), nn.Linear(4, 2))
+    assert named(coverage(model, X).overridden) == {"LeakyReLU(0)": 1}
+    relu = nn.Sequential(model[0], nn.ReLU(), model[2])
+    for cls in (GuidedBackprop, Deconvnet):
+        ruled = cls(model, uncovered="raise").attribute(X, 1)
+        assert torch.equal(ruled, cls(relu).attribute(X, 1))
+    assert not torch.equal(ruled, InputGradient(model).attribute(X, 1))
+
+
+class Frozen(nn.Module):
+    """Half of it runs where autograd does not record."""
+
+    def __init__(self, mode):
+        super().__init__()
+        self.mode = mode
+        self.body = nn.Sequential(nn.Linear(6, 6), nn.ReLU())
+        self.gate = nn.Sequential(nn.Linear(6, 6), nn.Sequential(nn.GELU(), nn.ReLU()))
+
+    def forward(self, x):
+        with self.mode():
+            gate = self.gate(x)
+        return self.body(x) * gate.clone()
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_what_is_cut_off_from_the_graph_is_named(mode):
+    found = coverage(Frozen(mode), X)
+    assert found.cut_off == ("gate",)  # and not what is inside it
+    assert named(found.overridden) == {"ReLU": 1}
+    assert found.overridden[0].modules == ("body.1",)
+    assert found.complete
+    assert str(found).splitlines()[-1] == (
+        "cut off from the graph (run under torch.no_grad or torch.inference_mode): 'gate'"
+    )
+    assert coverage(Frozen(contextlib.nullcontext), X).cut_off == ()
+
+
+def test_modules_inside_a_reentrant_checkpoint():
+    class Reentrant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relu = nn.ReLU()
+
+        def forward(self, x):
+            return checkpoint(self.relu, x, use_reentrant=True)
+
+    with pytest.raises(RectifierCoverageError, match="use_reentrant=False"):
+        coverage(Reentrant(), X)
+
+
+def test_modules_inside_a_custom_function():
+    relu = nn.ReLU()
+
+    class Reversible(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return relu(x)
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = relu
+
+        def forward(self, x):
+            return torch.relu(Reversible.apply(x))
+
+    found = coverage(Model(), X)
+    assert found.cut_off == ("inner",)
+    assert [finding.node for finding in found.uncovered] == ["ReversibleBackward"]
 
 
 def test_a_bound_with_a_signal_of_its_own_is_no_rectifier():

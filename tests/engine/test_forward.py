@@ -42,10 +42,11 @@ def test_what_is_no_tensor(model, images):
 @pytest.mark.parametrize(
     ("output", "hint"),
     [
-        (lambda x: {"out": x, "aux": x}, r"dict.*lambda x: model\(x\)\['out'\]"),
-        (lambda x: (x, x), r"tuple.*model\(x\)\[0\]"),
-        (lambda x: [x], r"list.*model\(x\)\[0\]"),
-        (lambda x: None, "NoneType"),
+        (lambda x: {"out": x, "aux": x}, r"is a dict of 2 tensors: \['out'\].*with output='out'"),
+        (lambda x: (x, x), r"is a tuple of 2 tensors: \[0\] \(3, 3, 8, 8\).*with output=0"),
+        (lambda x: [x], r"is a list of 1 tensor: .*with output=0"),
+        (lambda x: [[x]], r"with output=lambda value: value\[0\]\[0\]"),
+        (lambda x: None, "is a NoneType without a tensor"),
     ],
 )
 def test_outputs_that_are_no_tensor(output, hint, images):
@@ -105,11 +106,11 @@ def test_layers_that_never_run(model, images):
 
 
 def test_layers_that_return_no_tensors(images):
-    model = nn.Sequential(Returning(lambda x: {"features": x}), Returning(lambda d: d["features"]))
-    with pytest.raises(TypeError, match="layer '0' returns a dict"):
+    model = nn.Sequential(Returning(lambda x: {"size": 3}), Returning(lambda d: d["size"]))
+    with pytest.raises(TypeError, match="layer '0' returns is a dict without a tensor"):
         NeuronGradient(model, "0").attribute(images, 0)
-    with pytest.raises(TypeError, match="layer '1' takes a dict"):
-        LayerGradient(model, "1").attribute(images, (0, 0, 0), attribute_to_layer_input=True)
+    with pytest.raises(TypeError, match="layer '1' takes is a tuple without a tensor"):
+        NeuronGradient(model, "1").attribute(images, 0, attribute_to_neuron_input=True)
 
 
 def test_layers_with_several_tensors_need_a_selector_function(images):

@@ -1,0 +1,243 @@
+"""One forward pass that autograd recorded, and the backward passes over it.
+
+What is asked of the record differs in three places only: where the forward pass is cut or stopped,
+which value a question selects, and which tensors its gradient is wanted for. There is a class for
+each kind of question, and one way through all of them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from captum_deconv.engine import forward, modes
+from captum_deconv.engine._captum import (
+    NeuronSelector,
+    Target,
+    as_arguments,
+    as_tuple,
+    in_device_order,
+    select_neuron,
+    select_target,
+)
+from captum_deconv.engine.checks import Checks
+from captum_deconv.engine.methods import Method
+from captum_deconv.engine.overriding import overridden
+from captum_deconv.engine.structures import Choice, pick, refuse
+
+Layer = nn.Module | str
+Gradients = tuple[Tensor, ...]
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class ModelCall:
+    """A call of a model, and the layer in it that is meant.
+
+    Attributes:
+        forward_func: The model, or any other callable.
+        inputs: A tensor ``(N, ...)`` or a tuple of them.
+        additional_forward_args: What ``forward_func`` takes after the inputs.
+        output: Which tensor of what the model returns is explained, where that is no tensor.
+        layer: A module in the model, or its dotted name.
+        layer_tensor: Which of the layer's tensors is meant, where it has several.
+        of_layer_input: Whether what the layer takes is meant, not what it returns.
+        device_ids: The order of devices, for a DataParallel model that the callable hides.
+    """
+
+    forward_func: Callable[..., Any]
+    inputs: Any
+    additional_forward_args: Any = None
+    output: Choice = None
+    layer: Layer = ""
+    layer_tensor: Choice = None
+    of_layer_input: bool = False
+    device_ids: list[int] | None = None
+
+    def prepare_capture(self, *, cut: bool = False, stop: bool = False) -> forward.Capture:
+        """Prepare the capture of the layer; as :func:`captum_deconv.engine.forward.capture`."""
+        return forward.capture(
+            self.forward_func,
+            self.layer,
+            of_input=self.of_layer_input,
+            cut=cut,
+            stop=stop,
+            choice=self.layer_tensor,
+        )
+
+    def in_order(self, capture: forward.Capture) -> list[Gradients]:
+        """Return what each device captured, in the order of the batch."""
+        ids = self.device_ids
+        ids = getattr(self.forward_func, "device_ids", None) if ids is None else ids
+        return in_device_order(capture.tensors, ids)
+
+
+class Recording(ABC, Generic[Answer]):
+    """A forward pass, recorded for questions of one kind.
+
+    Args:
+        call: What to run.
+        methods: By which methods to answer.
+    """
+
+    integers = False
+    """Whether inputs without gradients are taken."""
+
+    def __init__(self, call: ModelCall, methods: Sequence[Method]) -> None:
+        self.call = call
+        self.methods = methods
+        self.checks = Checks()
+        self.leaves: Gradients = ()
+        self.output: Any = None
+        self.capture: forward.Capture | None = None
+
+    def answer(self, question: Any) -> Answer:
+        """Run the model, and answer one question: a target or a neuron selector."""
+        self.methods[0].guard.check_mode(self.call.forward_func)
+        with modes.differentiable(self.call.forward_func) as held:
+            self._record(held)
+            return self._answer(question, keep=False)
+
+    def _record(self, held: modes.Pass) -> None:
+        call = self.call
+        arguments = as_arguments(call.additional_forward_args)
+        # Leaves, even where nothing below a layer is differentiated: a module that sees that no
+        # gradient is wanted may compute in another way, to other bits.
+        self.leaves = forward.make_leaves(
+            as_tuple(call.inputs), self.checks, integers=self.integers
+        )
+        self.capture = self._prepare_capture()
+        with nullcontext() if self.capture is None else self.capture.hooked():
+            self.output = forward.run(call.forward_func, self.leaves, arguments, held)
+
+    def _answer(self, question: Any, *, keep: bool) -> Answer:
+        answer = self._explain(question, keep)
+        self.checks.settle()
+        return answer
+
+    def _prepare_capture(self) -> forward.Capture | None:
+        """Prepare the capture of the layer, if the questions are about one."""
+        return None
+
+    @abstractmethod
+    def _explain(self, question: Any, keep: bool) -> Answer:
+        """Answer a question; keep the graph if others follow."""
+
+    def _select_target(self, target: Target) -> Tensor:
+        output = self.output
+        if self.call.output is not None:
+            output = pick(output, self.call.output, "what the model returned", "output")
+        elif not isinstance(output, Tensor):
+            raise TypeError(refuse(output, "what the model returned", "output"))
+        return select_target(output, target, self.checks)
+
+    def _captured(self) -> list[Gradients]:
+        assert self.capture is not None
+        return self.call.in_order(self.capture)
+
+    def _differentiate(
+        self,
+        outputs: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+        methods: Sequence[Method],
+        *,
+        whole: bool = False,
+        keep: bool = False,
+    ) -> list[Gradients]:
+        """Run one backward pass for each method, each value of the outputs counting 1."""
+        if not all(output.requires_grad for output in outputs):
+            raise RuntimeError(
+                "the output does not require grad, so no gradient leads back to the inputs: the "
+                "model computes it under torch.no_grad, detaches it, rounds it, or returns a "
+                "constant"
+            )
+        # What no rule reaches is reported before anything is computed.
+        found = [method.examine(outputs, inputs, whole=whole) for method in methods]
+        ones = [torch.ones_like(output) for output in outputs]
+        results = []
+        for index, method in enumerate(methods):
+            with overridden(found[index].rectifiers, method.rule):
+                gradients = torch.autograd.grad(
+                    outputs,
+                    inputs,
+                    ones,
+                    retain_graph=keep or index + 1 < len(methods),
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
+            # The zeros of an unused input require grad in some releases.
+            results.append(tuple(gradient.detach() for gradient in gradients))
+        return results
+
+
+class OfInputs(Recording[list[Gradients]]):
+    """From the target to the inputs: by each method, a gradient for each input."""
+
+    def _explain(self, question: Target, keep: bool) -> list[Gradients]:
+        selected = [self._select_target(question)]
+        return self._differentiate(selected, self.leaves, self.methods, whole=True, keep=keep)
+
+
+class OfNeuron(Recording[Gradients]):
+    """From a neuron of the layer to the inputs; the forward pass stops at the layer."""
+
+    def _prepare_capture(self) -> forward.Capture:
+        return self.call.prepare_capture(stop=True)
+
+    def _explain(self, question: NeuronSelector, keep: bool) -> Gradients:
+        selected = [select_neuron(tensors, question) for tensors in self._captured()]
+        return self._differentiate(selected, self.leaves, self.methods, keep=keep)[0]
+
+
+class OfLayerTensors(Recording[Gradients]):
+    """From the target to the layer's tensors; nothing below the layer is differentiated."""
+
+    integers = True
+
+    def _prepare_capture(self) -> forward.Capture:
+        return self.call.prepare_capture(cut=True)
+
+    def _explain(self, question: Target, keep: bool) -> Gradients:
+        selected = [self._select_target(question)]
+        captured = self._captured()
+        flat = [tensor for tensors in captured for tensor in tensors]
+        leaves = [tensor for tensor in flat if tensor.requires_grad]
+        gradients = iter(self._differentiate(selected, leaves, self.methods, keep=keep)[0])
+        by_tensor = [next(gradients) if t.requires_grad else torch.zeros_like(t) for t in flat]
+        width = len(captured[0])
+        return tuple(_gather(by_tensor[index::width]) for index in range(width))
+
+
+class OfLayerAndInputs(Recording[tuple[Tensor, Tensor, Gradients]]):
+    """The layer's tensor, the first method's gradient to it, the second's to the inputs.
+
+    A layer of several tensors is an AssertionError.
+    """
+
+    def _prepare_capture(self) -> forward.Capture:
+        return self.call.prepare_capture()
+
+    def _explain(self, question: Target, keep: bool) -> tuple[Tensor, Tensor, Gradients]:
+        selected = [self._select_target(question)]
+        captured = self._captured()
+        if len(captured[0]) != 1:
+            raise AssertionError(
+                f"a layer of one tensor is needed, and {self.call.layer!r} has {len(captured[0])}: "
+                "choose one with layer_tensor=0"
+            )
+        flat = [tensor for (tensor,) in captured]
+        of_layer, of_inputs = self.methods
+        to_layer = self._differentiate(selected, flat, [of_layer], keep=True)[0]
+        to_inputs = self._differentiate(selected, self.leaves, [of_inputs], whole=True, keep=keep)[
+            0
+        ]
+        return _gather([tensor.detach() for tensor in flat]), _gather(to_layer), to_inputs
+
+
+def _gather(parts: Sequence[Tensor]) -> Tensor:
+    """Join what the devices of a DataParallel model computed, on the first one's device."""
+    return parts[0] if len(parts) == 1 else torch.cat([part.to(parts[0].device) for part in parts])

@@ -1,0 +1,138 @@
+"""The modes of a pass: control flow as Python, and an interrupt at any line leaves nothing set."""
+
+import gc
+import itertools
+import sys
+import threading
+
+import pytest
+import torch
+from snapshot import Snapshot
+from torch import nn
+
+from captum_deconv import Deconvnet, GuidedBackprop, InputGradient, coverage
+from captum_deconv.engine import modes
+
+
+def test_torch_cond_is_an_if(images):
+    def branching(x, plainly):
+        above, below = (lambda a: torch.relu(a) * 2), (lambda a: torch.relu(a - 1))
+        positive = x.sum() > 0
+        if plainly:
+            return (above if positive else below)(x).flatten(1).sum(1)
+        return torch.cond(positive, above, below, (x,)).flatten(1).sum(1)
+
+    for sign in (1, -1):
+        x = images.abs() * sign + images / 3
+        assert coverage(lambda x: branching(x, False), x).complete
+        for cls in (InputGradient, GuidedBackprop, Deconvnet):
+            ours = cls(lambda x: branching(x, False)).attribute(x)
+            assert torch.equal(ours, cls(lambda x: branching(x, True)).attribute(x))
+
+
+def test_torch_cond_inside_torch_cond(images):
+    def inner(a):
+        return torch.cond(a.max() > 1, torch.relu, torch.neg, (a,))
+
+    def nested(x):
+        return torch.cond(x.sum() > -1e9, inner, torch.abs, (x,)).flatten(1).sum(1)
+
+    assert images.max() > 1
+    assert torch.equal(Deconvnet(nested).attribute(images), torch.ones_like(images))
+
+
+@pytest.mark.filterwarnings("ignore:.*:FutureWarning")
+def test_while_loop_and_map_are_loops(images):
+    from torch._higher_order_ops.map import map as map_rows
+    from torch._higher_order_ops.while_loop import while_loop
+
+    def step(i, a):
+        return i + 1, torch.relu(a) * 1.5 - 0.1
+
+    def looping(x):
+        return while_loop(lambda i, a: i < 3, step, (torch.tensor(0), x))[1].flatten(1).sum(1)
+
+    def looped(x):
+        for _ in range(3):
+            x = torch.relu(x) * 1.5 - 0.1
+        return x.flatten(1).sum(1)
+
+    def mapping(x):
+        return map_rows(lambda row, weight: torch.relu(row * weight), x, torch.tensor(2.0))
+
+    for cls in (InputGradient, GuidedBackprop, Deconvnet):
+        assert torch.equal(cls(looping).attribute(images), cls(looped).attribute(images))
+        mapped = cls(lambda x: mapping(x).flatten(1).sum(1)).attribute(images)
+        assert torch.equal(
+            mapped, cls(lambda x: (torch.relu(x * 2)).flatten(1).sum(1)).attribute(images)
+        )
+
+
+def test_the_first_use_of_torch_cond_in_a_process_is_exact_too():
+    program = """
+import sys, torch
+from captum_deconv import Deconvnet
+assert "torch._dynamo" not in sys.modules
+def branching(x):
+    return torch.cond(x.sum() > 0, torch.relu, torch.neg, (x,)).sum(1)
+x = torch.tensor([[-1.0, 3.0]])
+assert Deconvnet(branching, uncovered="raise").attribute(x).tolist() == [[1.0, 1.0]]
+"""
+    import subprocess
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-800:]
+
+
+class Interrupt:
+    """Raises KeyboardInterrupt at one of the lines that a call runs in some files."""
+
+    def __init__(self, at, files):
+        self.at, self.files = at, files
+        self.count = 0
+
+    def __call__(self, frame, event, argument):
+        if not frame.f_code.co_filename.endswith(self.files):
+            return None
+        if event == "line":
+            self.count += 1
+            if self.count == self.at:
+                raise KeyboardInterrupt
+        return self
+
+
+FILES = ("captum_deconv/engine/modes.py", "contextlib.py", "torch/_dynamo/decorators.py")
+
+
+def test_an_interrupt_at_any_line_leaves_no_mode_set():
+    """Every line of entering and leaving, again and again: 5,000 interrupts."""
+    import torch._dynamo
+
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)).train()
+    x = torch.ones(2, 2)
+    snapshot = Snapshot(model)
+
+    def run(interrupt):
+        # Of the inside only one line, so that most interrupts hit the entering and the leaving.
+        sys.settrace(interrupt)
+        try:
+            with modes.differentiable(model):
+                model[1].running_mean.add_(1)
+        finally:
+            sys.settrace(None)
+
+    whole = Interrupt(0, FILES)
+    run(whole)
+    assert whole.count > 60, "the lines are not seen"
+    interrupted = 0
+    for at in itertools.islice(itertools.cycle(range(1, whole.count + 1)), 5000):
+        try:
+            run(Interrupt(at, FILES))
+        except KeyboardInterrupt:
+            interrupted += 1
+        if interrupted % 100 == 0:
+            gc.collect()
+        snapshot.assert_unchanged()
+    assert interrupted > 4900
+    assert threading.active_count() == 1
+    assert InputGradient(model.eval()).attribute(x, 0) is not None
