@@ -135,21 +135,25 @@ def measure_network(name: str, device: torch.device, batch: int, rounds: int) ->
 
 def measure_walk(model: torch.nn.Module, images: torch.Tensor, rounds: int) -> dict[str, float]:
     """Return what finding the rectifiers and hooking them costs by itself."""
-    with modes.differentiable(model):
+    seconds: list[float] = []
+
+    def work(held: modes.Pass) -> tuple[int, int]:
         leaves = forward.make_leaves((images[:1],), checks.Checks())
         output = forward.run(model, leaves, ())
         nodes = len(rectifiers._between([output], leaves))
-        seconds = []
         for _ in range(10 * rounds):
             start = time.perf_counter()
             found = rectifiers.survey([output], leaves)
             with overriding.overridden(found.rectifiers, rules.deconvnet):
                 pass
             seconds.append(time.perf_counter() - start)
+        return nodes, len(found.rectifiers)
+
+    nodes, rectified = modes.differentiably(model, work)
     middle = statistics.median(seconds)
     return {
         "nodes": nodes,
-        "rectifiers": len(found.rectifiers),
+        "rectifiers": rectified,
         "microseconds": round(1e6 * middle, 1),
         "microseconds per node": round(1e6 * middle / nodes, 2),
     }

@@ -45,10 +45,16 @@ class MethodAttribution(GradientAttribution):  # type: ignore[misc]  # captum pu
             return self.gradient_func(self.forward_func, tensors, target, additional_forward_args)
         # Captum's function wants inputs that require grad, and knows of no rule.
         own = self._function
-        with modes.differentiable(self.forward_func), EveryBackward(own.rule, own.examine):
+
+        def work(held: modes.Pass) -> tuple[Tensor, ...]:
             leaves = tuple(tensor.detach().clone().requires_grad_() for tensor in tensors)
-            result = self.gradient_func(self.forward_func, leaves, target, additional_forward_args)
-        return tuple(gradient.detach() for gradient in result)
+            with EveryBackward(own.rule, own.examine):
+                result = self.gradient_func(
+                    self.forward_func, leaves, target, additional_forward_args
+                )
+            return tuple(gradient.detach() for gradient in result)
+
+        return modes.differentiably(self.forward_func, work)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._describe())})"

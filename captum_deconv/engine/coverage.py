@@ -163,7 +163,8 @@ def coverage(
     """
     arguments = as_arguments(additional_forward_args)
     checks = Checks()
-    with modes.differentiable(forward_func) as held:
+
+    def work(held: modes.Pass) -> Coverage:
         leaves = forward.make_leaves(as_tuple(inputs), checks)
         with _Places(forward_func).noted() as places:
             output = forward.run(forward_func, leaves, arguments, held)
@@ -182,6 +183,8 @@ def coverage(
             activations,
             tuple(dict.fromkeys(places.cut_off)),
         )
+
+    return modes.differentiably(forward_func, work)
 
 
 def refuse_reentrant(survey: rectifiers.Survey) -> None:

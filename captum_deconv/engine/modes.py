@@ -12,10 +12,10 @@ import functools
 import inspect
 import sys
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from torch._ops import HigherOrderOperator
 from torch.overrides import TorchFunctionMode, _pop_mode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+Result = TypeVar("Result")
 Kept = list[tuple[nn.Module, str, Tensor]]
 
 
@@ -196,21 +197,33 @@ class Pass:
         torch._C._set_grad_enabled(self._grad)
 
 
-@contextmanager
-def differentiable(forward_func: Callable[..., Any]) -> Iterator[Pass]:
-    """Let autograd record what ``forward_func`` does, and leave its modules as they were.
+def differentiably(forward_func: Callable[..., Any], work: Callable[[Pass], Result]) -> Result:
+    """Do some work that autograd records, and leave the model's modules as they were.
 
-    The backward pass belongs inside too.
+    Not a context manager: an interrupt between the end of a ``with`` block and the first line of
+    its ``__exit__`` would find nobody to put the modes back.
+
+    Args:
+        forward_func: The model, or whatever else is run.
+        work: The forward pass and the backward passes; it gets the modes that it runs in.
+
+    Returns:
+        What the work returns.
     """
-    modes = Pass(forward_func)
+    held = Pass(forward_func)
     try:
         try:
-            modes.begin()
-            yield modes
+            held.begin()
+            return work(held)
+        except KeyboardInterrupt as interrupt:
+            # A context of torch's that it tore apart puts back, when its frame is collected, what
+            # is to be gone by then: so it is collected now.
+            traceback.clear_frames(interrupt.__traceback__)
+            raise
         finally:
-            modes.end()
+            held.end()
     finally:
-        modes.end()
+        held.end()
 
 
 def modules_of(forward_func: Callable[..., Any]) -> Iterator[nn.Module]:

@@ -98,9 +98,12 @@ class Recording(ABC, Generic[Answer]):
     def answer(self, question: Any) -> Answer:
         """Run the model, and answer one question: a target or a neuron selector."""
         self.methods[0].guard.check_mode(self.call.forward_func)
-        with modes.differentiable(self.call.forward_func) as held:
+
+        def work(held: modes.Pass) -> Answer:
             self._record(held)
             return self._answer(question, keep=False)
+
+        return modes.differentiably(self.call.forward_func, work)
 
     def _record(self, held: modes.Pass) -> None:
         call = self.call
@@ -147,8 +150,9 @@ class Recording(ABC, Generic[Answer]):
         *,
         whole: bool = False,
         keep: bool = False,
+        start: Sequence[Tensor] | None = None,
     ) -> list[Gradients]:
-        """Run one backward pass for each method, each value of the outputs counting 1."""
+        """Run one backward pass for each method; values of the outputs count 1, or their start."""
         if not all(output.requires_grad for output in outputs):
             raise RuntimeError(
                 "the output does not require grad, so no gradient leads back to the inputs: the "
@@ -157,14 +161,13 @@ class Recording(ABC, Generic[Answer]):
             )
         # What no rule reaches is reported before anything is computed.
         found = [method.examine(outputs, inputs, whole=whole) for method in methods]
-        ones = [torch.ones_like(output) for output in outputs]
+        sums = [_weigh(o, None if start is None else start[i]) for i, o in enumerate(outputs)]
         results = []
         for index, method in enumerate(methods):
             with overridden(found[index].rectifiers, method.rule):
                 gradients = torch.autograd.grad(
-                    outputs,
+                    sums,
                     inputs,
-                    ones,
                     retain_graph=keep or index + 1 < len(methods),
                     allow_unused=True,
                     materialize_grads=True,
@@ -236,6 +239,17 @@ class OfLayerAndInputs(Recording[tuple[Tensor, Tensor, Gradients]]):
             0
         ]
         return _gather([tensor.detach() for tensor in flat]), _gather(to_layer), to_inputs
+
+
+def _weigh(output: Tensor, start: Tensor | None) -> Tensor:
+    """Return a scalar whose gradient to the output is the start, or one.
+
+    Given as ``grad_outputs``, the start would make torch load its symbolic shapes, and SymPy, for
+    its check of one shape against the other: a quarter of a second in every new process.
+    """
+    weighed = output if start is None else output * start
+    # Of a complex output the real part: its gradient is 1, as that of the output by itself.
+    return (weighed.real if weighed.is_complex() else weighed).sum()
 
 
 def _gather(parts: Sequence[Tensor]) -> Tensor:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Subset, TensorDataset
 
+from captum_deconv.sources.fingerprints import recall
 from captum_deconv.sources.weights import hash_weights
 
 _PROBES = 16
@@ -122,26 +123,46 @@ def describe_dataset(dataset: Any) -> dict[str, Any]:
         A record that JSON can hold.
     """
     length = len(dataset)
-    digest = hashlib.sha256(f"{length}\n".encode())
+    names = hashlib.sha256(f"{length}\n".encode())
     for index in range(length):
         name = name_sample(dataset, index)
         if name is None:
             break
-        digest.update(f"{name}\n".encode())
-    whole = isinstance(dataset, (TensorDataset, Tensor))  # in memory already
-    for index in range(length) if whole else _spread(length):
-        try:
-            sample = read_sample(dataset, index)
-        except UnreadableSampleError:
-            digest.update(b"unreadable\n")
-            continue
-        digest.update(f"{sample.dtype} {tuple(sample.shape)}\n".encode())
-        digest.update(_bytes_of(sample))
+        names.update(f"{name}\n".encode())
     return {
         "length": length,
         "transform": _describe_transform(dataset),
-        "fingerprint": digest.hexdigest(),
+        "fingerprint": _hash_samples(dataset, length, names),
     }
+
+
+def _hash_samples(dataset: Any, length: int, names: hashlib._Hash) -> str:
+    """Go on from the hash of the names with that of the samples."""
+
+    def compute(samples: Iterable[Tensor | None]) -> str:
+        digest = names.copy()
+        for sample in samples:
+            if sample is None:
+                digest.update(b"unreadable\n")
+                continue
+            digest.update(f"{sample.dtype} {tuple(sample.shape)}\n".encode())
+            digest.update(_bytes_of(sample))
+        return digest.hexdigest()
+
+    held = dataset.tensors[0] if isinstance(dataset, TensorDataset) else dataset
+    if isinstance(held, Tensor):  # in memory already, so all of it
+        return recall(length, [held], lambda: compute(held[index] for index in range(length)))
+    samples = [_read_if_readable(dataset, index) for index in _spread(length)]
+    readable = [sample for sample in samples if sample is not None]
+    key = names.hexdigest(), tuple(sample is None for sample in samples)
+    return recall(key, readable, lambda: compute(samples))
+
+
+def _read_if_readable(dataset: Any, index: int) -> Tensor | None:
+    try:
+        return read_sample(dataset, index)
+    except UnreadableSampleError:
+        return None
 
 
 def _spread(length: int) -> list[int]:

@@ -59,28 +59,40 @@ class Run:
         captures = {
             name: forward.capture(self.model, name, stop=True) for name in self.index.layers
         }
-        pin_memory = self.device.type == "cuda"
-        batch_size = self.index.metadata["batch_size"]
-        saved = time.monotonic()
-        with (
-            modes.differentiable(self.model),  # for compiled parts: their hooks run
-            torch.no_grad(),
-            show_progress(stop - start, at - start, shown=progress) as advance,
-        ):
-            for batch in read_batches(
-                self.dataset, at, stop, batch_size, num_workers, pin_memory=pin_memory
-            ):
-                self._scan_batch(batch, captures)
-                self.index.covered = [(start, batch.stop)]
-                advance(batch.stop - at)
-                at = batch.stop
-                if self.checkpoint and time.monotonic() - saved >= self.checkpoint_seconds:
-                    self._take_rankings()
-                    self.index.save(self.checkpoint)
-                    saved = time.monotonic()
+        batches = read_batches(
+            *(self.dataset, at, stop, self.index.metadata["batch_size"], num_workers),
+            pin_memory=self.device.type == "cuda",
+        )
+        with show_progress(stop - start, at - start, shown=progress) as advance:
+
+            def work(held: modes.Pass) -> None:
+                with torch.no_grad():
+                    self._scan_batches(batches, captures, start, at, advance)
+
+            # Not for gradients: compiled parts run as they were written, so that their hooks run.
+            modes.differentiably(self.model, work)
         self._take_rankings()
         if self.checkpoint:
             self.index.save(self.checkpoint)
+
+    def _scan_batches(
+        self,
+        batches: Iterator[Batch],
+        captures: dict[str, forward.Capture],
+        start: int,
+        at: int,
+        advance: Callable[[int], None],
+    ) -> None:
+        saved = time.monotonic()
+        for batch in batches:
+            self._scan_batch(batch, captures)
+            self.index.covered = [(start, batch.stop)]
+            advance(batch.stop - at)
+            at = batch.stop
+            if self.checkpoint and time.monotonic() - saved >= self.checkpoint_seconds:
+                self._take_rankings()
+                self.index.save(self.checkpoint)
+                saved = time.monotonic()
 
     def _resume(self, start: int, stop: int) -> int:
         """Take up the checkpoint, if there is one, and return the first sample still to do."""

@@ -10,10 +10,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captum_deconv.engine import forward, modes
-from captum_deconv.engine.checks import Checks
+from captum_deconv.engine import forward
 from captum_deconv.engine.methods import Method
-from captum_deconv.engine.overriding import overridden
+from captum_deconv.engine.recording import Gradients, ModelCall, Recording
 from captum_deconv.gallery import crops
 from captum_deconv.gallery.samples import to_bytes
 from captum_deconv.receptive_field.shapes import find_field
@@ -76,6 +75,26 @@ class _Job(NamedTuple):
     rank: int
     crop: crops.Crop
     part: Tensor
+
+
+class _OfNeurons(Recording[list[Gradients]]):
+    """From a neuron of each example to its image, by each method."""
+
+    def __init__(
+        self, call: ModelCall, methods: Sequence[Method], capture: forward.Capture
+    ) -> None:
+        super().__init__(call, methods)
+        self._prepared = capture
+
+    def _prepare_capture(self) -> forward.Capture:
+        return self._prepared
+
+    def _explain(
+        self, question: Callable[[Tensor], tuple[Tensor, Tensor]], keep: bool
+    ) -> list[Gradients]:
+        ((layer,),) = self._captured()
+        selected, start = question(layer)
+        return self._differentiate([selected], self.leaves, self.methods, keep=keep, start=[start])
 
 
 class Projector:
@@ -187,52 +206,32 @@ class Projector:
     def _project(self, batch: Sequence[_Job]) -> None:
         """Project a batch of crops of one size: each is an example, with a neuron of its own."""
         images = torch.stack([job.part for job in batch]).to(self.device)
-        with modes.differentiable(self.model):
-            checks = Checks()
-            leaves = forward.make_leaves((images,), checks)
-            selected = self._select(self._run(leaves, batch), batch)
-            checks.settle()
-            self._check_values(selected.detach().cpu(), batch)
-            start = selected.detach() if self.seed == "activation" else torch.ones_like(selected)
-            # What no rule reaches is reported before anything is computed.
-            surveys = [method.examine([selected], leaves) for method in self.asked]
-            for number, method in enumerate(self.asked):
-                with overridden(surveys[number].rectifiers, method.rule):
-                    (gradients,) = torch.autograd.grad(
-                        selected,
-                        leaves,
-                        start,
-                        retain_graph=number + 1 < len(self.asked),
-                        allow_unused=True,
-                        materialize_grads=True,
-                    )
-                self._place_projections(self.projections[number], gradients.cpu(), batch)
-
-    def _run(self, leaves: tuple[Tensor, ...], batch: Sequence[_Job]) -> Tensor:
-        """Return what the layer makes of the crops."""
-        self.capture.tensors.clear()
+        recording = _OfNeurons(ModelCall(self.model, images), self.asked, self.capture)
         try:
-            with self.capture.hooked():
-                forward.run(self.model, leaves, ())
+            found = recording.answer(lambda layer: self._select(layer, batch))
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            if batch[0].crop.size == self.image_size:
+            if self.capture.tensors or batch[0].crop.size == self.image_size:
                 raise
             # Such as a branch that pools by more than the crop has pixels.
             raise FieldTooSmallError(f"the model does not take its crops: {error}") from error
-        ((layer,),) = self.capture.tensors.values()
-        self.capture.tensors.clear()
-        return layer
+        finally:
+            self.capture.tensors.clear()
+        for projections, (gradients,) in zip(self.projections, found, strict=True):
+            self._place_projections(projections, gradients.cpu(), batch)
 
-    def _select(self, layer: Tensor, batch: Sequence[_Job]) -> Tensor:
-        """Return each example's neuron, ``(N,)``: of its channel, at its place."""
+    def _select(self, layer: Tensor, batch: Sequence[_Job]) -> tuple[Tensor, Tensor]:
+        """Return each example's neuron, of its channel, at its place; and what to start from."""
         channels = torch.tensor([self.neurons.channels[job.row] for job in batch])
         places = torch.tensor([job.crop.position for job in batch], dtype=torch.int64)
         if places.shape[1] != layer.dim() - 2 or (places >= torch.tensor(layer.shape[2:])).any():
             self._refuse(batch[0], f"the layer gives {tuple(layer.shape[1:])} for its crop")
         where = (torch.arange(len(layer)), channels, *places.unbind(1))
-        return layer[tuple(numbers.to(layer.device) for numbers in where)]
+        selected = layer[tuple(numbers.to(layer.device) for numbers in where)]
+        values = selected.detach()
+        self._check_values(values.cpu(), batch)
+        return selected, values if self.seed == "activation" else torch.ones_like(values)
 
     def _check_values(self, got: Tensor, batch: Sequence[_Job]) -> None:
         """Compare the activations with the index's: a crop must make no difference."""

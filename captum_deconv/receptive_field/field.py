@@ -169,17 +169,20 @@ def of(
     images, *others = (inputs,) if isinstance(inputs, Tensor) else inputs
     if images.dim() < 3:
         raise TypeError(f"inputs must be images (N, C, *spatial), not {tuple(images.shape)}")
-    with modes.differentiable(model):
+
+    def work(held: modes.Pass) -> ReceptiveField:
         checks = Checks()
         leaves = forward.make_leaves([images], checks)
         checks.settle()
         capture = forward.capture(model, layer, stop=True)
         with capture.hooked():
-            forward.run(model, leaves, others)
+            forward.run(model, leaves, others, held)
         tensors = next(iter(capture.tensors.values()))
         if len(tensors) != 1:
             raise TypeError(f"layer {capture.name} returns {len(tensors)} tensors, not one")
         return trace(tensors[0], leaves[0])
+
+    return modes.differentiably(model, work)
 
 
 def trace(output: Tensor, images: Tensor) -> ReceptiveField:

@@ -46,12 +46,15 @@ def find_field(model: nn.Module, layer: str, image: Tensor) -> ReceptiveField:
 def _trace_shapes(model: nn.Module, layer: str, image: Tensor) -> ReceptiveField:
     shapes = _copy_shapes(model)
     leaf = torch.empty((1, *image.shape), dtype=image.dtype, device="meta", requires_grad=True)
-    with modes.differentiable(shapes):
+
+    def work(held: modes.Pass) -> ReceptiveField:
         capture = forward.capture(shapes, layer, stop=True)
         with capture.hooked():
             shapes(leaf.clone())
         ((output,),) = capture.tensors.values()
         return field.trace(output, leaf)
+
+    return modes.differentiably(shapes, work)
 
 
 def _copy_shapes(model: nn.Module) -> nn.Module:
