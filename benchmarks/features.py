@@ -98,7 +98,8 @@ def compare_with_captum(
         for _ in range(repeats):
             several = [measure(project, device) for _ in range(3)]
             one = measure(attribute, device)
-            rounds.append((*map(statistics.median, zip(*(m[:2] for m in several))), *one[:2]))
+            ours = map(statistics.median, zip(*(each[:2] for each in several), strict=True))
+            rounds.append((*ours, *one[:2]))
             found, expected = several[0][2], one[2]
     ours, ours_used, theirs, theirs_used = map(statistics.median, zip(*rounds, strict=True))
     ratios = [row[3] / row[1] if device == "cpu" else row[2] / row[0] for row in rounds]

@@ -20,7 +20,9 @@ Crop(starts=(8,), stops=(18,), position=(1,))
 Crop(starts=(0,), stops=(6,), position=(0,))
 """
 
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -28,6 +30,7 @@ from torch import Tensor
 from captum_deconv.receptive_field import ReceptiveField
 
 Box = tuple[tuple[int, int], ...]
+Size = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,33 @@ def cut(field: ReceptiveField, position: Sequence[int], least: Sequence[int] | N
         stops.append(stop)
         places.append(position[axis] - int(shift))
     return Crop(tuple(starts), tuple(stops), tuple(places))
+
+
+def join_sizes(sizes: Iterable[Size], price: int) -> dict[Size, Size]:
+    """Choose which sizes of crops to grow to a common one, so that fewer passes are needed.
+
+    Args:
+        sizes: Of all crops.
+        price: Of one pass more, in pixels.
+
+    Returns:
+        For each size what to grow it to: as large along every axis.
+    """
+    groups: list[tuple[Size, int, list[Size]]] = []
+    for size, count in sorted(Counter(sizes).items(), key=lambda each: -math.prod(each[0])):
+        best, cost = None, price
+        for number, (other, others, _) in enumerate(groups):
+            common = tuple(map(max, size, other))
+            more = math.prod(common) * (count + others)
+            more -= math.prod(size) * count + math.prod(other) * others
+            if more < cost:
+                best, cost = number, more
+        if best is None:
+            groups.append((size, count, [size]))
+        else:
+            other, others, members = groups[best]
+            groups[best] = (tuple(map(max, size, other)), count + others, [*members, size])
+    return {size: common for common, _, members in groups for size in members}
 
 
 def frame(field: ReceptiveField, position: Sequence[int]) -> tuple[Box, Box]:

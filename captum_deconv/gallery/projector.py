@@ -22,8 +22,8 @@ Seed = Literal["activation", "one"]
 _PIXELS_ON_CPU, _PIXELS_ON_GPU = 4 * 224**2, 64 * 224**2
 """Of one batch. A CPU gains nothing by more; on a GPU it is VGG-16 within about 8 GB."""
 
-_MERGED = 224**2 // 4
-"""Where all crops, grown to one size, have fewer pixels, one pass is faster than one a size."""
+_PASS = 224**2 // 16
+"""Pixels that take about as long as a pass more: crops are grown to one size for less than that."""
 
 _EXACT, _MIXED = 1e-3, 5e-2
 """How far an activation may lie from the index's, of the largest there, by its precision."""
@@ -181,12 +181,15 @@ class Projector:
             for row, rank in neurons
         }
         self.crops = {key: crops.cut(self.field, place) for key, place in places.items()}
-        sizes = [crop.size for crop in self.crops.values()] or [self.image_size]
-        height, width = (max(size[axis] for size in sizes) for axis in (0, 1))
-        if len(sizes) * height * width <= _MERGED:
-            self.crops = {
-                key: crops.cut(self.field, place, (height, width)) for key, place in places.items()
-            }
+        grown = crops.join_sizes((crop.size for crop in self.crops.values()), _PASS)
+        for key, crop in self.crops.items():
+            if grown[crop.size] != crop.size:
+                self.crops[key] = crops.cut(self.field, places[key], grown[crop.size])
+        self.frames = {key: crops.frame(self.field, place) for key, place in places.items()}
+        if places:
+            where = tuple(torch.tensor(numbers) for numbers in zip(*places, strict=True))
+            self.boxes[where] = torch.tensor([patch for patch, _ in self.frames.values()])
+            self.fields[where] = torch.tensor([seen for _, seen in self.frames.values()])
         shape = (*self.neurons.samples.shape, image.shape[0], *crops.patch_size(self.field))
         self.patches = torch.zeros(shape, dtype=self.dtype)
         self.projections = [torch.zeros(shape, dtype=self.dtype) for _ in self.asked]
@@ -198,9 +201,7 @@ class Projector:
         return max(1, pixels // (size[0] * size[1]))
 
     def _place_patch(self, image: Tensor, row: int, rank: int) -> None:
-        patch, seen = crops.frame(self.field, self.neurons.positions[row, rank].tolist())
-        self.boxes[row, rank], self.fields[row, rank] = torch.tensor(patch), torch.tensor(seen)
-        (top, bottom), (left, right) = patch
+        (top, bottom), (left, right) = self.frames[row, rank][0]
         self.patches[row, rank] = image[:, top:bottom, left:right]
 
     def _project(self, batch: Sequence[_Job]) -> None:
@@ -258,7 +259,7 @@ class Projector:
         """Lay what each crop got into the box of its patch, outside of which it must be zero."""
         for job, gradient in zip(batch, gradients, strict=True):
             inside, place = gradient, projections[job.row, job.rank]
-            box = self.boxes[job.row, job.rank].tolist()
+            box = self.frames[job.row, job.rank][0]
             edges = zip(box, job.crop.starts, job.crop.stops, strict=True)
             for axis, ((first, last), start, stop) in enumerate(edges, start=1):
                 low, high = max(first, start), min(last, stop)

@@ -71,9 +71,12 @@ def to_bytes(image: Tensor, restore: Callable[[Tensor], Tensor] | None) -> Tenso
     Returns:
         ``uint8``, ``(3, H, W)``.
     """
-    shown = image.float() if restore is None else restore(image).detach().float().cpu()
-    low, high = float(shown.min()), float(shown.max())
-    if restore is None and (low < 0 or high > 1):
-        shown = (shown - low) / max(high - low, 1e-12)
-    bytes_: Tensor = (shown.clamp(0, 1) * 255).round().to(torch.uint8)
+    shown = (image if restore is None else restore(image)).detach().float().cpu()
+    low, high = 0.0, 1.0
+    if restore is None:
+        low, high = (float(value) for value in shown.aminmax())
+        if low >= 0 and high <= 1:
+            low, high = 0.0, 1.0
+    scaled = torch.add(shown, -low).mul_(255 / max(high - low, 1e-12))
+    bytes_: Tensor = scaled.clamp_(0, 255).round_().to(torch.uint8)
     return bytes_.expand(3, -1, -1).contiguous()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import copy
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,12 @@ from captum_deconv.engine import forward, modes
 from captum_deconv.receptive_field import field
 from captum_deconv.receptive_field.field import ReceptiveField
 
+_found: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], ReceptiveField]] = WeakKeyDictionary()
+"""The last field of each model."""
+
 
 def find_field(model: nn.Module, layer: str, image: Tensor) -> ReceptiveField:
-    """Find the receptive field of a layer's neurons.
+    """Find the receptive field of a layer's neurons; asked again, it answers at once.
 
     Args:
         model: It stays as it is.
@@ -36,6 +40,16 @@ def find_field(model: nn.Module, layer: str, image: Tensor) -> ReceptiveField:
     Returns:
         What ``receptive_field.of`` gives.
     """
+    # By the text of its architecture too, so that a stride that was changed meanwhile is seen.
+    place = layer, tuple(image.shape), repr(model)
+    known = _found.setdefault(model, {})
+    if place not in known:
+        known.clear()
+        known[place] = _find(model, layer, image)
+    return known[place]
+
+
+def _find(model: nn.Module, layer: str, image: Tensor) -> ReceptiveField:
     try:
         return _trace_shapes(model, layer, image)
     except Exception:
