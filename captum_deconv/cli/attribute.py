@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from captum_deconv.cli.console import print_line, track
-from captum_deconv.cli.options import Activations, ActivationsOption, DeviceName, ModelName
+from captum_deconv.cli.options import (
+    Activations,
+    ActivationsOption,
+    DeviceName,
+    ModelName,
+    check_network,
+)
 
 if TYPE_CHECKING:
     from captum_deconv.explain.question import Question
@@ -39,7 +45,10 @@ class Uncovered(str, Enum):
 
 def attribute(
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Photographs, in any common format.")
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE...", help="Photographs in any common format, or folders of them."
+        ),
     ],
     model: ModelName = "resnet50",
     weights: Annotated[
@@ -119,7 +128,7 @@ def attribute(
         captum-deconv attribute *.png -m my.nets:build -w my.safetensors -o c.png
     """
     from captum_deconv.explain.question import Question
-    from captum_deconv.sources.images import read_image
+    from captum_deconv.sources.images import find_images, read_image
 
     question = Question(
         methods=tuple(m.value for m in method or [Method.all]),
@@ -129,6 +138,8 @@ def attribute(
         activations=cast(Any, activations.value),
         uncovered=cast(Any, uncovered.value),
     )
+    check_network(model, weights, device)
+    images = [file for path in images for file in (find_images(path) if path.is_dir() else [path])]
     _check_outputs(images, out, save)
     photographs = [read_image(path) for path in images]
     loaded = load(model, weights, device)

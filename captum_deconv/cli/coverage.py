@@ -7,7 +7,13 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from captum_deconv.cli.options import Activations, ActivationsOption, DeviceName, ModelName
+from captum_deconv.cli.options import (
+    Activations,
+    ActivationsOption,
+    DeviceName,
+    ModelName,
+    check_network,
+)
 
 
 def coverage(
@@ -43,11 +49,14 @@ def coverage(
       captum-deconv coverage --model mobilenet_v2
       captum-deconv coverage --model mypackage.nets:build --size 64 64 --strict
     """
-    from captum_deconv.explain.answer import measure_coverage
     from captum_deconv.sources.images import read_image
+
+    check_network(model, weights, device)
+    photograph = None if image is None else read_image(image)
+
+    from captum_deconv.explain.answer import measure_coverage
     from captum_deconv.sources.models import choose_device, load_model
 
-    photograph = None if image is None else read_image(image)
     # That the weights are random needs no line here: only the graph is looked at.
     loaded = load_model(model, weights, choose_device(device))
     report = measure_coverage(loaded, photograph, size, cast(Any, activations.value))

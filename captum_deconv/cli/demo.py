@@ -64,7 +64,7 @@ def demo(
 def _show_cat(out: Path, device: str) -> None:
     from captum_deconv.explain.question import Question
     from captum_deconv.sources.images import read_demo_image
-    from captum_deconv.sources.models import LITE
+    from captum_deconv.sources.names import LITE
 
     photograph = read_demo_image()
     loaded = load(LITE, "DEFAULT", device)

@@ -18,7 +18,8 @@ from captum_deconv.gallery.evolution import evolution
 from captum_deconv.gallery.files import Exhibit, describe, show_layer
 from captum_deconv.sources import embedded
 from captum_deconv.sources.datasets import PhotographTiles, Transform
-from captum_deconv.sources.models import EMBEDDED, LITE, LoadedModel, load_model
+from captum_deconv.sources.models import LoadedModel, load_model
+from captum_deconv.sources.names import EMBEDDED, LITE
 
 METHODS = ("deconvnet", "guided_backprop")
 EMBEDDED_LAYER = "relu2"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from captum_deconv.cli.console import print_line
+from captum_deconv.cli.options import check_network
 
 if TYPE_CHECKING:
     from captum_deconv.features import ActivationIndex, Process
@@ -112,6 +113,16 @@ ScanDevice = Annotated[
 ]
 
 
+def check_inputs(model: str, weights: str, data: Path, device: str, layers: Sequence[str]) -> None:
+    """Find out before torch is loaded whether what is to be scanned can be meant."""
+    from captum_deconv.sources.images import check_is_folder
+
+    check_network(model, weights, device)
+    check_is_folder(data)
+    if len(set(layers)) < len(layers):
+        raise typer.BadParameter(f"--layer names one twice: {', '.join(layers)}")
+
+
 def check_checkpoint(checkpoint: Path | None, out: Path) -> None:
     """Find out before the work whether the checkpoint can be written."""
     from captum_deconv.drawing.files import OutputError, check_output
@@ -137,8 +148,6 @@ def load_network(model: str, weights: str, layers: Sequence[str], process: Proce
     """Load a network that has the layers; the first process prints what its user should know."""
     from captum_deconv.sources.models import find_layer, load_model
 
-    if len(set(layers)) < len(layers):
-        raise typer.BadParameter(f"--layer names one twice: {', '.join(layers)}")
     loaded = load_model(model, weights, process.device)
     for layer in layers:
         find_layer(loaded.model, layer)

@@ -23,6 +23,7 @@ from captum_deconv.cli.feature_maps import (
     WeightsName,
     Workers,
     check_checkpoint,
+    check_inputs,
     join,
     scan_folder,
     show,
@@ -71,6 +72,7 @@ def features(
     wanted = parse_channels(channels)
     make_folder(out)
     check_checkpoint(checkpoint, out / INDEX)
+    check_inputs(model, weights, data, device, layer)
     with join(device) as process:
         loaded, dataset, index = scan_folder(
             *(process, model, weights, layer, data, out / INDEX),

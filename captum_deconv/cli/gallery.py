@@ -18,6 +18,7 @@ from captum_deconv.cli.feature_maps import (
     Seeds,
     WeightsName,
     Workers,
+    check_inputs,
     join,
     load_network,
     open_folder,
@@ -67,6 +68,10 @@ def gallery(
 
     wanted = parse_channels(channels)
     _refuse_several_processes()
+    check_inputs(model, weights, data, device, [])
+    if not index.exists():
+        raise FileNotFoundError(f"{index}: no such activation index")
+
     from captum_deconv.features import ActivationIndex
 
     found = ActivationIndex.load(index)

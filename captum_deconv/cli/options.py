@@ -62,3 +62,24 @@ def parse_channels(text: str) -> list[int] | None:
             raise IndexError(f"channel {ends[1].strip()} is out of range: no layer has so many")
         channels += range(int(ends[0]), int(ends[1]) + 1)
     return list(dict.fromkeys(channels))
+
+
+def check_network(model: str | None, weights: str, device: str) -> None:
+    """Find out before torch is loaded whether a network, weights and a device can be meant.
+
+    Args:
+        model: As for ``--model``; None where none was asked for.
+        weights: As for ``--weights``.
+        device: As for ``--device``.
+
+    Raises:
+        UnknownNameError: If no network, or no device, has this name.
+        ModelError: If the network is one that cannot be attributed.
+        WeightsError: If there is no such file of weights.
+    """
+    from captum_deconv.sources.names import check_device, check_model, check_weights
+
+    if model is not None:
+        check_model(model)
+    check_weights(weights)
+    check_device(device)

@@ -19,6 +19,7 @@ from captum_deconv.cli.feature_maps import (
     WeightsName,
     Workers,
     check_checkpoint,
+    check_inputs,
     join,
     scan_folder,
 )
@@ -60,6 +61,7 @@ def scan(
 
     check_output(out, (".safetensors",))
     check_checkpoint(checkpoint, out)
+    check_inputs(model, weights, data, device, layer)
     with join(device) as process:
         scan_folder(
             *(process, model, weights, layer, data, out),

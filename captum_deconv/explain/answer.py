@@ -26,7 +26,8 @@ from captum_deconv.explain.question import (
 )
 from captum_deconv.explain.results import Neuron, Result, Score
 from captum_deconv.sources.images import Photograph
-from captum_deconv.sources.models import LoadedModel, ModelError, find_layer
+from captum_deconv.sources.models import LoadedModel, find_layer
+from captum_deconv.sources.names import ModelError
 
 if TYPE_CHECKING:
     from captum_deconv.engine.coverage import Activations

@@ -6,11 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch import Tensor
-
 from captum_deconv.sources.names import UnknownNameError, suggest
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from captum_deconv.engine.coverage import Activations, Uncovered
 
 METHODS = ("input_gradient", "guided_backprop", "deconvnet")

@@ -10,7 +10,6 @@ preprocessing. Each sample has a name, so that a file that cannot be read can be
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +17,7 @@ from typing import Any, cast
 from PIL import Image
 from torch.utils.data import Dataset
 
-from captum_deconv.sources.images import ImageError, read_image
+from captum_deconv.sources.images import ImageError, find_images, read_image
 
 _OTHERS = {"motorcycle": "stereo_motorcycle"}
 PHOTOGRAPHS = (
@@ -32,10 +31,6 @@ _MORE_PHOTOGRAPHS = ("china", "flower")  # scikit-learn's
 _LONGEST = 800
 
 Transform = Callable[[Image.Image], Any]
-
-
-class FolderError(OSError):
-    """A folder that no images can be read from; the message names it and the reason."""
 
 
 class ImageFiles(Dataset[Any]):
@@ -66,43 +61,6 @@ class ImageFiles(Dataset[Any]):
 
     def __getitem__(self, number: int) -> Any:
         return self.transform(read_image(self.samples[number]).image)
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Find the images in a folder and in those below it.
-
-    Args:
-        folder: Where to look; links to folders are followed.
-
-    Returns:
-        The files, sorted by their paths below the folder, the same on every machine.
-
-    Raises:
-        FolderError: If there is no such folder, it cannot be read, or no image is in it.
-    """
-    if not folder.is_dir():
-        what = "this is a file" if folder.exists() else "there is no such folder"
-        raise FolderError(f"{folder}: {what}; name a folder of images")
-    endings = tuple(Image.registered_extensions())
-    found: list[tuple[tuple[str, ...], Path]] = []
-    problems: list[OSError] = []
-    seen: set[str] = set()
-    for above, folders, files in os.walk(folder, onerror=problems.append, followlinks=True):
-        real = os.path.realpath(above)
-        if real in seen:  # a link to a folder above would go round for ever
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if name.lower().endswith(endings) and not name.startswith("."):
-                path = Path(above, name)
-                found.append((path.relative_to(folder).parts, path))
-    if problems:
-        raise FolderError(f"{problems[0].filename}: cannot be read ({problems[0].strerror})")
-    if not found:
-        raise FolderError(f"{folder}: no image in it or below (a file named .jpg, .png, ...)")
-    return [path for _, path in sorted(found)]
 
 
 class PhotographTiles(Dataset[Any]):

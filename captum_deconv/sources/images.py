@@ -6,6 +6,7 @@ had to be decided on the way is kept as a note for the person who asked.
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,10 @@ LONGEST_RATIO = 64
 
 class ImageError(ValueError):
     """A file that cannot be used as a photograph; the message names the file and the reason."""
+
+
+class FolderError(OSError):
+    """A folder that no images can be read from; the message names it and the reason."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,48 @@ def read_image(path: str | Path) -> Photograph:
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: mode {upright.mode} cannot be made RGB ({error})") from error
     return Photograph(path.name, image, tuple(notes + note))
+
+
+def check_is_folder(folder: Path) -> None:
+    """Check that there is a folder, whatever is in it; a FolderError says that there is none."""
+    if not folder.is_dir():
+        what = "this is a file" if folder.exists() else "there is no such folder"
+        raise FolderError(f"{folder}: {what}; name a folder of images")
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Find the images in a folder and in those below it.
+
+    Args:
+        folder: Where to look; links to folders are followed.
+
+    Returns:
+        The files, sorted by their paths below the folder, the same on every machine.
+
+    Raises:
+        FolderError: If there is no such folder, it cannot be read, or no image is in it.
+    """
+    check_is_folder(folder)
+    endings = tuple(Image.registered_extensions())
+    found: list[tuple[tuple[str, ...], Path]] = []
+    problems: list[OSError] = []
+    seen: set[str] = set()
+    for above, folders, files in os.walk(folder, onerror=problems.append, followlinks=True):
+        real = os.path.realpath(above)
+        if real in seen:  # a link to a folder above would go round for ever
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in files:
+            if name.lower().endswith(endings) and not name.startswith("."):
+                path = Path(above, name)
+                found.append((path.relative_to(folder).parts, path))
+    if problems:
+        raise FolderError(f"{problems[0].filename}: cannot be read ({problems[0].strerror})")
+    if not found:
+        raise FolderError(f"{folder}: no image in it or below (a file named .jpg, .png, ...)")
+    return [path for _, path in sorted(found)]
 
 
 def read_demo_image() -> Photograph:

@@ -20,9 +20,18 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from captum_deconv.sources.names import UnknownNameError, suggest
-from captum_deconv.sources.weights import (
+from captum_deconv.sources.names import (
+    EMBEDDED,
+    LITE,
+    ModelError,
+    UnknownNameError,
     WeightsError,
+    check_device,
+    check_model,
+    check_weights,
+    suggest,
+)
+from captum_deconv.sources.weights import (
     describe_unreadable,
     fetch_weights,
     hash_weights,
@@ -33,17 +42,11 @@ from captum_deconv.sources.weights import (
 if TYPE_CHECKING:
     from PIL import Image
 
-LITE = "efficientnet-lite0"
-EMBEDDED = "embedded"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 RANDOM = "random weights (seed 0): the attributions show the architecture, nothing learned"
 
 Preprocess = Callable[["Image.Image"], Tensor]
-
-
-class ModelError(RuntimeError):
-    """A network that cannot be built or used as asked; the message says what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ def load_model(
     Returns:
         The network with its preprocessing, its categories and the hash of its weights.
     """
+    check_model(name)
+    check_weights(weights)
     if ":" in name:
         loaded = _load_import_path(name, weights)
     elif name == LITE:
@@ -133,14 +138,10 @@ def choose_device(name: str) -> torch.device:
         UnknownNameError: If this is no device's name.
         ModelError: If there is no such device on this machine.
     """
+    check_device(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UnknownNameError(
-            f"no device {name!r}; there are auto, cpu, cuda and cuda:N"
-        ) from None
+    device = torch.device(name)
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -273,12 +274,6 @@ def _load_torchvision(name: str, weights: str) -> LoadedModel:
     known = models.list_models()
     if name not in known:
         raise UnknownNameError(f"no model {name!r}{suggest(name, [LITE, EMBEDDED, *known])}")
-    if name.startswith("quantized_"):
-        raise ModelError(
-            f"{name}: a quantised network has no gradients; use {name.removeprefix('quantized_')}"
-        )
-    if name.startswith("raft_"):
-        raise ModelError(f"{name} takes pairs of images: attribute it in Python, with the classes")
     builder = models.get_model_builder(name)
     default = models.get_model_weights(name).DEFAULT
     notes: tuple[str, ...] = ()

@@ -16,10 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deconv.sources.fingerprints import recall
-
-
-class WeightsError(RuntimeError):
-    """Weights that cannot be found, read or fitted; the message says where they may be given."""
+from captum_deconv.sources.names import WeightsError, check_weights
 
 
 def hash_weights(model: nn.Module) -> str:
@@ -62,6 +59,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
         WeightsError: If the file cannot be read, or does not fit: missing, unexpected and
             wrong-shape entries are counted and the first few named.
     """
+    check_weights(str(path))
     state = _read_state_dict(Path(path))
     own = model.state_dict()
     # Old checkpoints lack this counter, which evaluation never reads; torch forgives it as well.
@@ -158,10 +156,6 @@ def describe_unreadable(path: Path, error: Exception) -> str:
 
 
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        raise WeightsError(
-            f"{path}: no such weights file (--weights takes DEFAULT, none or a file)"
-        )
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file

@@ -409,6 +409,24 @@ def test_import_loads_no_pyplot_and_no_command_line():
     assert done.stdout.strip() == "set()"
 
 
+def test_the_first_call_of_a_process_loads_nothing_large():
+    import subprocess
+    import sys
+
+    program = (
+        "import sys, torch, captum_deconv as cd; before = set(sys.modules)\n"
+        "model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ReLU())\n"
+        "cd.GuidedBackprop(model)\n"
+        "loaded = set(sys.modules)\n"
+        "cd.GuidedBackprop(model).attribute(torch.ones(1, 3), 0)\n"
+        "print(len(set(sys.modules) - loaded) < 10, 'sympy' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "False"]
+
+
 def test_every_public_name_loads():
     for name in captum_deconv.__all__:
         assert getattr(captum_deconv, name).__doc__

@@ -222,3 +222,15 @@ def test_negative_neurons_are_counted_from_the_end(call, folder, tmp_path):
     assert call(*words, "--neuron", "-1:-2:3", "-s", "a.safetensors").exit_code == 0
     neuron = load_results(tmp_path / "a.safetensors")[1]["images"][0]["neuron"]
     assert (neuron["channel"], neuron["place"]) == (4, [6, 3])
+
+
+def test_a_folder_is_all_of_its_images(call, folder, tmp_path):
+    for name in ("b/two.jpg", "a.png"):
+        (tmp_path / "photographs" / name).parent.mkdir(parents=True, exist_ok=True)
+        source = folder / ("two.jpg" if name.endswith("jpg") else "one.png")
+        (tmp_path / "photographs" / name).write_bytes(source.read_bytes())
+    words = ("-m", network(), "--method", "deconvnet", "-s", "all.safetensors")
+    result = call("attribute", "photographs", folder / "one.png", *words)
+    assert result.exit_code == 0, result.stderr
+    _, record = load_results(tmp_path / "all.safetensors")
+    assert [image["name"] for image in record["images"]] == ["a.png", "two.jpg", "one.png"]

@@ -61,7 +61,6 @@ def test_bad_input(call, folder, tmp_path, words, code, expected):
         ("missing.png", "no such file"),
         ("text.png", "not an image"),
         ("half.png", "truncated"),
-        ("", "folder"),
     ],
 )
 def test_bad_images(call, folder, name, word):

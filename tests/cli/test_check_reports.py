@@ -11,7 +11,7 @@ from torch import nn
 from captum_deconv import adjoint
 from captum_deconv.cli.check import figure as pictures
 from captum_deconv.cli.check import reports as reporting
-from captum_deconv.cli.check import subjects
+from captum_deconv.cli.check import subjects, typed
 from captum_deconv.explain.question import QuestionError
 from captum_deconv.sources.models import LoadedModel
 
@@ -45,7 +45,7 @@ def find_texts(figure):
     ],
 )
 def test_sizes_as_they_are_typed(words, size):
-    assert subjects.parse_size(words) == size
+    assert typed.parse_size(words) == size
 
 
 def test_the_weights_are_seeded_and_the_generator_stays():

@@ -17,7 +17,8 @@ from captum_deconv.cli import demo_galleries
 from captum_deconv.cli.options import parse_channels
 from captum_deconv.gallery import files
 from captum_deconv.sources import embedded
-from captum_deconv.sources.datasets import FolderError, ImageFiles, PhotographTiles, find_images
+from captum_deconv.sources.datasets import ImageFiles, PhotographTiles
+from captum_deconv.sources.images import FolderError, find_images
 from captum_deconv.sources.models import load_model
 
 LAYER = "features.3"

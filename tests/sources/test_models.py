@@ -257,3 +257,11 @@ def test_efficientnet_lite_sees_a_cat():
     random = load_model("efficientnet-lite0", "none")
     assert random.weights_hash != loaded.weights_hash
     assert "random" in random.notes[0]
+
+
+def test_torchvisions_names_are_read_from_its_source():
+    import torchvision
+
+    from captum_deconv.sources.names import list_torchvision_names
+
+    assert list(list_torchvision_names()) == sorted(torchvision.models.list_models())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from captum_deconv.cli.options import DeviceName
+from captum_deconv.cli.options import DeviceName, check_network
 
 if TYPE_CHECKING:
     from captum_deconv.cli.check.subjects import Subject
@@ -97,6 +97,19 @@ def check(
       captum-deconv check -m resnet50 --dtype float32 --json r.json
       captum-deconv check -m mypackage.nets:build --size 64x64
     """
+    from captum_deconv.drawing.figures import PICTURES, save_figure
+    from captum_deconv.drawing.files import check_output
+
+    # Given as `--size 64 64`, the second number arrives as a word of its own.
+    words = [*filter(None, [size]), *context.args]
+    if size is None and words:
+        raise typer.BadParameter(f"unexpected word {words[0]!r}: options begin with --")
+    if figure is not None:
+        check_output(figure, PICTURES)
+    if json is not None:
+        check_output(json, (".json",))
+    numbers = _check(model, conv, weights, words, device)
+
     from captum_deconv.cli.check import figure as pictures
     from captum_deconv.cli.check.reports import (
         check_subject,
@@ -104,17 +117,7 @@ def check(
         format_reports,
         save_reports,
     )
-    from captum_deconv.drawing.figures import PICTURES, save_figure
-    from captum_deconv.drawing.files import check_output
 
-    # Given as `--size 64 64`, the second number arrives as a word of its own.
-    numbers = [*filter(None, [size]), *context.args]
-    if size is None and numbers:
-        raise typer.BadParameter(f"unexpected word {numbers[0]!r}: options begin with --")
-    if figure is not None:
-        check_output(figure, PICTURES)
-    if json is not None:
-        check_output(json, (".json",))
     subject = _find_subject(model, conv, weights, numbers, device)
     with _show_progress() as advance:
         reports = check_subject(subject, dtype.value, spectrum, advance)
@@ -130,22 +133,37 @@ def check(
         raise typer.Exit(1)
 
 
+def _check(
+    model: str | None, conv: str | None, weights: str | None, words: list[str], device: str
+) -> tuple[int, ...] | None:
+    """Find out before torch is loaded whether what was typed makes sense; return the size."""
+    from captum_deconv.cli.check.typed import parse_size, read_convolution
+
+    if (model is None) == (conv is None):
+        raise typer.BadParameter("give either --model or --conv")
+    if conv is not None and weights is not None:
+        raise typer.BadParameter("--weights goes with --model")
+    check_network(model, weights or "none", device)
+    if conv is not None:
+        read_convolution(conv)
+    return parse_size(words)
+
+
 def _find_subject(
-    model: str | None, conv: str | None, weights: str | None, size: list[str], device: str
+    model: str | None,
+    conv: str | None,
+    weights: str | None,
+    size: tuple[int, ...] | None,
+    device: str,
 ) -> Subject:
     from captum_deconv.cli.check import subjects
     from captum_deconv.sources.models import choose_device, load_model
 
-    if (model is None) == (conv is None):
-        raise typer.BadParameter("give either --model or --conv")
-    numbers = subjects.parse_size(size)
     where = choose_device(device)
     if conv is not None:
-        if weights is not None:
-            raise typer.BadParameter("--weights goes with --model")
-        return subjects.describe_convolution(conv, numbers, where)
+        return subjects.describe_convolution(conv, size, where)
     # That the weights are random needs no line: the table shows what they make no difference to.
-    return subjects.describe_network(load_model(str(model), weights or "none", where), numbers)
+    return subjects.describe_network(load_model(str(model), weights or "none", where), size)
 
 
 @contextlib.contextmanager

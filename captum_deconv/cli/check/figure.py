@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from captum_deconv import adjoint
 from captum_deconv.adjoint.geometry import Geometry, describe
-from captum_deconv.cli.check.subjects import Size
+from captum_deconv.cli.check.typed import Size
 from captum_deconv.sources.images import ImageError, read_demo_image
 
 if TYPE_CHECKING:

@@ -21,9 +21,10 @@ from torch import nn
 from captum_deconv import adjoint
 from captum_deconv.adjoint.geometry import SUPPORTED, Geometry, describe
 from captum_deconv.adjoint.spectrum import is_small
-from captum_deconv.cli.check.subjects import Size, Subject
+from captum_deconv.cli.check.subjects import Subject
+from captum_deconv.cli.check.typed import Size
 from captum_deconv.drawing.files import replace_file
-from captum_deconv.sources.models import ModelError
+from captum_deconv.sources.names import ModelError
 
 
 def check_subject(
