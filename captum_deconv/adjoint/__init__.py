@@ -24,6 +24,10 @@ Example:
     >>> report = adjoint.check(conv, (32, 32))
     >>> report.passed, report.inverts
     (True, False)
+
+In reading order: ``geometry`` (shapes), ``transposition`` (the transpose as a module),
+``references`` (what it is held against), ``sparse`` (the matrix itself), ``spectrum`` (singular
+values, rank, least squares), ``report`` and ``checking`` (all of it, judged).
 """
 
 from captum_deconv.adjoint.checking import check, layers

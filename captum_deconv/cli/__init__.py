@@ -1,7 +1,9 @@
 """The command line: it reads what was typed, has it done, and prints what came of it.
 
-It holds no logic of its own. How errors, warnings and progress look is ``console``'s part. Each
-group of commands has a file.
+It holds no logic of its own. Each command has a file (``check`` a folder); how errors, warnings and
+progress look is ``console``'s part; ``options`` holds what commands share, ``feature_maps`` what
+``scan``, ``gallery`` and ``features`` do. torch is imported when the work begins, and what can be
+checked is checked before: so a wrong argument is answered at once.
 """
 
 from __future__ import annotations

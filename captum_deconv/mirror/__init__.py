@@ -28,6 +28,9 @@ hand and never asks autograd, so what it says is evidence about anything that do
     2 (2, 8, 28, 28)
     1 (2, 8, 28, 28)
     0 (2, 3, 32, 32)
+
+In reading order: ``transposes`` (each module's way back), ``chain`` (the way up, and what it
+records), ``projection`` (the way down).
 """
 
 from captum_deconv.mirror.projection import Mirror, Reconstruction

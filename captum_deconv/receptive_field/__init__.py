@@ -20,6 +20,9 @@ Example:
     ((8, 8), (2, 2), (-1, -1))
     >>> field.box((0, 5))
     ((0, 7), (9, 17))
+
+In reading order: ``steps`` (one operation's interval), ``nodes`` (which of autograd's nodes is
+which step), ``field`` (composed over a graph), ``shapes`` (the same, without computing anything).
 """
 
 from captum_deconv.receptive_field.field import ReceptiveField, of, trace

@@ -2,7 +2,6 @@
 
 import itertools
 import sys
-import threading
 
 import pytest
 import torch
@@ -129,5 +128,4 @@ def test_an_interrupt_at_any_line_leaves_no_mode_set():
             interrupted += 1
             snapshot.assert_unchanged()  # here, where the exception's frames are still alive
     assert interrupted > 4900
-    assert threading.active_count() == 1
     assert InputGradient(model.eval()).attribute(x, 0) is not None

@@ -87,66 +87,49 @@ def check_inputs(
         assert_same(actual, references[method], f"{method} to the input")
 
 
-def check_neuron(
-    model: nn.Module,
-    layer: str,
-    inputs: Tensor | tuple[Tensor, ...],
-    selector: Any,
-    *,
-    eager: nn.Module | None = None,
-    arguments: Sequence[Any] = (),
-    activations: str = "relu",
-    of_layer_input: bool = False,
-) -> None:
+def check_neuron(model: nn.Module, layer: str, inputs: Any, selector: Any, **options: Any) -> None:
     """Check all three methods from a neuron of a layer to the inputs."""
-    eager = eager or model
-    references = {
-        method: oracle.neuron_attribution(
-            *(eager, eager.get_submodule(layer), inputs, selector, method),
-            *(arguments, activations, of_layer_input),
-        )
-        for method in OF_NEURON
-    }
-    assert_methods_differ(references)
-    for method, kind in OF_NEURON.items():
-        actual = made(kind, model, layer, activations=activations).attribute(
-            inputs,
-            selector,
-            additional_forward_args=tuple(arguments) or None,
-            attribute_to_neuron_input=of_layer_input,
-        )
-        assert_same(actual, references[method], f"{method} from a neuron of {layer}")
+    _check_at_layer(OF_NEURON, oracle.neuron_attribution, model, layer, inputs, selector, **options)
 
 
 def check_layer(
+    model: nn.Module, layer: str, inputs: Any, target: Any = None, **options: Any
+) -> None:
+    """Check all three methods from the output to a layer."""
+    _check_at_layer(OF_LAYER, oracle.layer_attribution, model, layer, inputs, target, **options)
+
+
+def _check_at_layer(
+    kinds: dict[str, Any],
+    reference: Callable[..., Any],
     model: nn.Module,
     layer: str,
     inputs: Tensor | tuple[Tensor, ...],
-    target: Any = None,
+    question: Any,
     *,
     eager: nn.Module | None = None,
     arguments: Sequence[Any] = (),
     activations: str = "relu",
     of_layer_input: bool = False,
 ) -> None:
-    """Check all three methods from the output to a layer."""
     eager = eager or model
     references = {
-        method: oracle.layer_attribution(
-            *(eager, eager.get_submodule(layer), inputs, target, method),
+        method: reference(
+            *(eager, eager.get_submodule(layer), inputs, question, method),
             *(arguments, activations, of_layer_input),
         )
-        for method in OF_LAYER
+        for method in kinds
     }
     assert_methods_differ(references)
-    for method, kind in OF_LAYER.items():
+    of_input = "attribute_to_neuron_input" if kinds is OF_NEURON else "attribute_to_layer_input"
+    for method, kind in kinds.items():
         actual = made(kind, model, layer, activations=activations).attribute(
             inputs,
-            target,
+            question,
             additional_forward_args=tuple(arguments) or None,
-            attribute_to_layer_input=of_layer_input,
+            **{of_input: of_layer_input},
         )
-        assert_same(actual, references[method], f"{method} to {layer}")
+        assert_same(actual, references[method], f"{method} at {layer}")
 
 
 def made(kind: Any, *arguments: Any, activations: str) -> Any:
