@@ -9,6 +9,7 @@ from captum_deconv.engine import modes
 from captum_deconv.engine._captum import GradientAttribution, Target, as_tuple
 from captum_deconv.engine.coverage import Activations, Uncovered
 from captum_deconv.engine.gradients import GradientFunction
+from captum_deconv.engine.lean import Memory
 from captum_deconv.engine.overriding import EveryBackward
 from captum_deconv.engine.recording import Layer, ModelCall
 from captum_deconv.engine.structures import Choice
@@ -86,6 +87,7 @@ class OfLayer(MethodAttribution):
             neither one tensor nor a tuple of nothing else: an index, a key or an attribute's name,
             or a function that selects it. It may be left out where there is but one.
         output: As for :class:`InputGradient`.
+        memory: As for :class:`InputGradient`.
     """
 
     def __init__(
@@ -96,8 +98,9 @@ class OfLayer(MethodAttribution):
         *,
         layer_tensor: Choice = None,
         output: Choice = None,
+        memory: Memory = "light",
     ) -> None:
-        self._prepare(model, GradientFunction(self.method, output=output))
+        self._prepare(model, GradientFunction(self.method, output=output, memory=memory))
         self._prepare_layer(layer, device_ids, layer_tensor)
 
     def _prepare_layer(
@@ -119,6 +122,7 @@ class OfLayer(MethodAttribution):
             layer_tensor=self.layer_tensor,
             of_layer_input=of_layer_input,
             device_ids=self.device_ids,
+            memory=self._function.memory,
         )
 
     def _describe(self) -> list[str]:
@@ -138,6 +142,7 @@ class OfLayerByRule(OfLayer):
         device_ids: The order of devices, for a DataParallel model that the callable hides.
         layer_tensor: As for the classes without a rule.
         output: As for :class:`InputGradient`.
+        memory: As for :class:`InputGradient`.
         activations: As for :class:`GuidedBackprop`.
         uncovered: As for :class:`GuidedBackprop`.
     """
@@ -150,11 +155,12 @@ class OfLayerByRule(OfLayer):
         *,
         layer_tensor: Choice = None,
         output: Choice = None,
+        memory: Memory = "light",
         activations: Activations = "relu",
         uncovered: Uncovered = "warn",
     ) -> None:
         function = GradientFunction(
-            self.method, output=output, activations=activations, uncovered=uncovered
+            self.method, output=output, memory=memory, activations=activations, uncovered=uncovered
         )
         self._prepare(model, function)
         self._prepare_layer(layer, device_ids, layer_tensor)

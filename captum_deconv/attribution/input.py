@@ -8,6 +8,7 @@ from captum_deconv.attribution.base import Inputs, MethodAttribution, Model
 from captum_deconv.engine._captum import Target, like_inputs, log_usage
 from captum_deconv.engine.coverage import Activations, Uncovered
 from captum_deconv.engine.gradients import GradientFunction
+from captum_deconv.engine.lean import Memory
 from captum_deconv.engine.structures import Choice
 
 
@@ -21,12 +22,17 @@ class InputGradient(MethodAttribution):
         forward_func: A module, or any other callable.
         output: Which tensor of what it returns is explained, where that is no tensor: an index, a
             key or an attribute's name, or a function that selects it.
+        memory: What is kept for the backward pass: ``"light"``, what it reads, as far as that takes
+            no time; ``"lean"``, of rectifiers only a bit for each value, which takes some;
+            ``"autograd"``, what autograd keeps. The results are the same, bit for bit.
     """
 
     method = "input_gradient"
 
-    def __init__(self, forward_func: Model, *, output: Choice = None) -> None:
-        self._prepare(forward_func, GradientFunction(self.method, output=output))
+    def __init__(
+        self, forward_func: Model, *, output: Choice = None, memory: Memory = "light"
+    ) -> None:
+        self._prepare(forward_func, GradientFunction(self.method, output=output, memory=memory))
 
     @log_usage(part_of_slo=True)  # type: ignore[untyped-decorator]  # captum publishes no types
     def attribute(
@@ -47,6 +53,7 @@ class _RuleAttribution(MethodAttribution):
     Args:
         model: A module, or any other callable.
         output: As for :class:`InputGradient`.
+        memory: As for :class:`InputGradient`.
         activations: Which families the rule overrides: ``"relu"``, ``"leaky"`` or ``"all"``, as for
             :func:`captum_deconv.gradient_func`.
         uncovered: What to do about activations and opaque nodes that no rule reaches: ``"warn"``
@@ -58,11 +65,12 @@ class _RuleAttribution(MethodAttribution):
         model: Model,
         *,
         output: Choice = None,
+        memory: Memory = "light",
         activations: Activations = "relu",
         uncovered: Uncovered = "warn",
     ) -> None:
         function = GradientFunction(
-            self.method, output=output, activations=activations, uncovered=uncovered
+            self.method, output=output, memory=memory, activations=activations, uncovered=uncovered
         )
         self._prepare(model, function)
         self.model = model

@@ -11,6 +11,7 @@ In reading order:
 - ``forward``: run the model on copies, and capture a layer on the way.
 - ``single_call``, ``aliases``: whether a pass may stop at that layer, from the model's source.
 - ``coverage``: what a rule reaches and what it misses, by name.
+- ``saved``, ``lean``: what a backward pass reads, and a forward pass that keeps no more.
 - ``methods``: a method as it is asked for: its rule, where it applies, whom to tell of the rest.
 - ``recording``: all of it together: one forward pass, and the answers that are read off it.
 - ``gradients``: Captum's ``gradient_func`` under a rule; ``compare`` and ``strongest``.

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from captum_deconv.engine._captum import Target
 from captum_deconv.engine.coverage import Activations, Uncovered
+from captum_deconv.engine.lean import Memory, check_memory
 from captum_deconv.engine.methods import Method, prepare_methods
 from captum_deconv.engine.recording import ModelCall, OfInputs
 from captum_deconv.engine.rules import RULES
@@ -36,6 +37,9 @@ class GradientFunction(Method):
         method: As for :class:`captum_deconv.engine.methods.Method`.
         output: Which tensor of what the model returns is explained, where that is no tensor: an
             index, a key or an attribute's name, or a function that selects it.
+        memory: What is kept for the backward pass: ``"light"``, what it reads, as far as that takes
+            no time; ``"lean"``, of rectifiers only a bit for each value, which takes some;
+            ``"autograd"``, what autograd keeps. The results are the same, bit for bit.
         activations: As for :class:`captum_deconv.engine.methods.Method`.
         uncovered: As for :class:`captum_deconv.engine.methods.Method`.
 
@@ -48,11 +52,13 @@ class GradientFunction(Method):
         method: str = "input_gradient",
         *,
         output: Choice = None,
+        memory: Memory = "light",
         activations: Activations = "relu",
         uncovered: Uncovered = "warn",
     ) -> None:
         super().__init__(method, activations=activations, uncovered=uncovered)
         self.output = output
+        self.memory = check_memory(memory)
 
     def __call__(
         self,
@@ -72,7 +78,9 @@ class GradientFunction(Method):
         Returns:
             A tensor per input, of its shape; zeros for an input that the target does not depend on.
         """
-        call = ModelCall(forward_fn, inputs, additional_forward_args, self.output)
+        call = ModelCall(
+            forward_fn, inputs, additional_forward_args, self.output, memory=self.memory
+        )
         return OfInputs(call, [self]).answer(target_ind)[0]
 
 
@@ -80,6 +88,7 @@ def gradient_func(
     method: str,
     *,
     output: Choice = None,
+    memory: Memory = "light",
     activations: Activations = "relu",
     uncovered: Uncovered = "warn",
 ) -> GradientFunction:
@@ -88,13 +97,16 @@ def gradient_func(
     Args:
         method: As for :class:`GradientFunction`.
         output: As for :class:`GradientFunction`.
+        memory: As for :class:`GradientFunction`.
         activations: As for :class:`GradientFunction`.
         uncovered: As for :class:`GradientFunction`.
 
     Returns:
         What to assign to the ``gradient_func`` of, say, ``captum.attr.IntegratedGradients``.
     """
-    return GradientFunction(method, output=output, activations=activations, uncovered=uncovered)
+    return GradientFunction(
+        method, output=output, memory=memory, activations=activations, uncovered=uncovered
+    )
 
 
 def compare(
@@ -105,6 +117,7 @@ def compare(
     methods: Iterable[str] = tuple(RULES),
     *,
     output: Choice = None,
+    memory: Memory = "light",
     activations: Activations = "relu",
     uncovered: Uncovered = "warn",
 ) -> dict[str, Any]:
@@ -117,6 +130,7 @@ def compare(
         additional_forward_args: What ``forward_func`` takes after the inputs.
         methods: Names among ``"input_gradient"``, ``"guided_backprop"`` and ``"deconvnet"``.
         output: As for :class:`GradientFunction`.
+        memory: As for :class:`GradientFunction`.
         activations: As for :class:`GradientFunction`.
         uncovered: As for :class:`GradientFunction`.
 
@@ -131,7 +145,9 @@ def compare(
     if not names:
         raise ValueError(f"methods must be a sequence of names from {', '.join(RULES)}")
     asked = prepare_methods(names, activations, uncovered)
-    call = ModelCall(forward_func, inputs, additional_forward_args, output)
+    call = ModelCall(
+        forward_func, inputs, additional_forward_args, output, memory=check_memory(memory)
+    )
     results = OfInputs(call, asked).answer(target)
     single = isinstance(inputs, Tensor)
     return {

@@ -15,12 +15,13 @@ import threading
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch._ops import HigherOrderOperator
-from torch.overrides import TorchFunctionMode, _pop_mode
+from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 Result = TypeVar("Result")
@@ -153,6 +154,7 @@ class Pass:
         self._optimized = torch._C._get_graph_executor_optimize()
         self._function_modes = torch._C._len_torch_function_stack()
         self._recorded = torch.inference_mode(False)
+        self._savers: list[Any] = []
         self._kept = [
             (module, name, buffer)
             for module in modules_of(forward_func)
@@ -179,11 +181,35 @@ class Pass:
         if "torch._dynamo" not in sys.modules or self._token in _eager_stance._inside:
             return False
         _eager_stance.hold(self._token)
-        _ControlFlow().__enter__()  # type: ignore[no-untyped-call]  # torch's
+        # Beneath whatever mode of this pass is there already, and will be gone before it.
+        above = []
+        while torch._C._len_torch_function_stack() > self._function_modes:
+            above.append(_pop_mode())  # type: ignore[no-untyped-call]  # torch's
+        for mode in (_ControlFlow(), *reversed(above)):
+            _push_mode(mode)  # type: ignore[no-untyped-call]  # torch's
         return True
+
+    @contextmanager
+    def saving(self, saver: Any, mode: TorchFunctionMode) -> Iterator[None]:
+        """Give what autograd saves to a saver's ``pack`` and ``unpack``, under a function mode."""
+        try:
+            self._savers.append(saver)
+            torch._C._autograd._push_saved_tensors_default_hooks(saver.pack, saver.unpack)
+            with mode:
+                yield
+        finally:
+            self._pop_hooks()
+
+    def _pop_hooks(self) -> None:
+        for _ in self._savers:
+            top = torch._C._autograd._top_saved_tensors_default_hooks(True)
+            if top is not None and getattr(top[0], "__self__", None) in self._savers:
+                torch._C._autograd._pop_saved_tensors_default_hooks()
+        self._savers = []
 
     def end(self) -> None:
         """Put everything back; a second time changes nothing."""
+        self._pop_hooks()
         for lock in (_eager_stance.lock, _kept_buffers.lock):
             while lock._is_owned():  # type: ignore[attr-defined]  # undocumented, as old as the class
                 lock.release()

@@ -26,33 +26,57 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from captum_deconv.engine.lean import Mask, Recorder
 from captum_deconv.engine.rectifiers import BOUNDS, Rectifier, Survey, other_side
-from captum_deconv.engine.rules import Rule, is_dense
+from captum_deconv.engine.rules import Rule, deconvnet, is_dense
 
 Gradients = tuple[Tensor | None, ...]
 
 
 @contextmanager
-def overridden(rectifiers: Sequence[Rectifier], rule: Rule | None) -> Iterator[None]:
+def overridden(
+    rectifiers: Sequence[Rectifier], rule: Rule | None, recorder: Recorder | None = None
+) -> Iterator[None]:
     """Put a rule on the rectifiers' nodes for as long as the context lasts.
 
     Args:
-        rectifiers: From :func:`survey`, of the graph that the backward pass will run on.
+        rectifiers: From :func:`captum_deconv.engine.rectifiers.survey`, of the graph that the
+            backward pass will run on.
         rule: None leaves autograd's own backward pass.
+        recorder: What recorded the graph, where that was lean: its masks are applied as well.
 
     Yields:
         Nothing; run ``torch.autograd.grad`` inside.
     """
-    with ExitStack() as hooks:
-        if rule is not None:
-            for node, _, _ in rectifiers:
-                if type(node).__name__ in BOUNDS:
-                    # Read now: a checkpoint unpacks a saved tensor only once in a backward pass.
-                    hook = partial(_replace_bounded, *_signal_and_gate(node), rule)
-                else:
-                    hook = partial(_replace, rule)
-                hooks.callback(node.register_hook(hook).remove)
+    masks = {} if recorder is None else recorder.masks
+    hooks: dict[Any, Callable[..., Any]] = {
+        node: partial(_mask, mask, None) for node, mask in masks.items()
+    }
+    if rule is not None:
+        for node, _, _ in rectifiers:
+            if node in masks:
+                hooks[node] = partial(_mask, masks[node], rule)
+            elif type(node).__name__ in BOUNDS:
+                # Read now: a checkpoint unpacks a saved tensor only once in a backward pass.
+                hooks[node] = partial(_replace_bounded, *_signal_and_gate(node), rule)
+            else:
+                hooks[node] = partial(_replace, rule)
+    with ExitStack() as stack:
+        if recorder is not None:
+            stack.enter_context(recorder.applied())
+        for node, hook in hooks.items():
+            stack.callback(node.register_hook(hook).remove)
         yield
+
+
+def _mask(mask: Mask, rule: Rule | None, grad_inputs: Gradients, grad_outputs: Gradients) -> Any:
+    """Apply a mask, and a rule, to a node that let the whole signal pass."""
+    grad_input, grad_output = grad_inputs[0], grad_outputs[0]
+    if grad_input is None or grad_output is None:
+        return None
+    if rule is not deconvnet:  # which asks for no mask
+        grad_input = mask.apply_(grad_input)
+    return (grad_input if rule is None else rule(grad_input, grad_output), *grad_inputs[1:])
 
 
 def _replace(rule: Rule, grad_inputs: Gradients, grad_outputs: Gradients) -> Any:

@@ -25,6 +25,13 @@ from captum_deconv.engine._captum import (
     select_target,
 )
 from captum_deconv.engine.checks import Checks
+from captum_deconv.engine.lean import (
+    CannotBeLeanError,
+    Memory,
+    Recorder,
+    is_for_want_of_hooks,
+    make_recorder,
+)
 from captum_deconv.engine.methods import Method
 from captum_deconv.engine.overriding import overridden
 from captum_deconv.engine.structures import Choice, pick, refuse
@@ -47,6 +54,7 @@ class ModelCall:
         layer_tensor: Which of the layer's tensors is meant, where it has several.
         of_layer_input: Whether what the layer takes is meant, not what it returns.
         device_ids: The order of devices, for a DataParallel model that the callable hides.
+        memory: What is kept for the backward passes.
     """
 
     forward_func: Callable[..., Any]
@@ -57,6 +65,7 @@ class ModelCall:
     layer_tensor: Choice = None
     of_layer_input: bool = False
     device_ids: list[int] | None = None
+    memory: Memory = "light"
 
     def prepare_capture(self, *, cut: bool = False, stop: bool = False) -> forward.Capture:
         """Prepare the capture of the layer; as :func:`captum_deconv.engine.forward.capture`."""
@@ -94,6 +103,7 @@ class Recording(ABC, Generic[Answer]):
         self.leaves: Gradients = ()
         self.output: Any = None
         self.capture: forward.Capture | None = None
+        self.recorder: Recorder | None = None
 
     def answer(self, question: Any) -> Answer:
         """Run the model, and answer one question: a target or a neuron selector."""
@@ -113,9 +123,25 @@ class Recording(ABC, Generic[Answer]):
         self.leaves = forward.make_leaves(
             as_tuple(call.inputs), self.checks, integers=self.integers
         )
-        self.capture = self._prepare_capture()
-        with nullcontext() if self.capture is None else self.capture.hooked():
-            self.output = forward.run(call.forward_func, self.leaves, arguments, held)
+        self.recorder = make_recorder(call.memory)
+        try:
+            self._run(arguments, held)
+        except (CannotBeLeanError, RuntimeError) as error:
+            if self.recorder is None or not (
+                isinstance(error, CannotBeLeanError) or is_for_want_of_hooks(error)
+            ):
+                raise
+            self.recorder = None
+            self._run(arguments, held)
+
+    def _run(self, arguments: Sequence[Any], held: modes.Pass) -> None:
+        capture = self.capture = self._prepare_capture()
+        lean = self.recorder
+        with (
+            nullcontext() if capture is None else capture.hooked(),
+            nullcontext() if lean is None else held.saving(lean.saver, lean),
+        ):
+            self.output = forward.run(self.call.forward_func, self.leaves, arguments, held)
 
     def _answer(self, question: Any, *, keep: bool) -> Answer:
         answer = self._explain(question, keep)
@@ -164,7 +190,7 @@ class Recording(ABC, Generic[Answer]):
         sums = [_weigh(o, None if start is None else start[i]) for i, o in enumerate(outputs)]
         results = []
         for index, method in enumerate(methods):
-            with overridden(found[index].rectifiers, method.rule):
+            with overridden(found[index].rectifiers, method.rule, self.recorder):
                 gradients = torch.autograd.grad(
                     sums,
                     inputs,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from captum_deconv.engine.coverage import Activations, Uncovered
+from captum_deconv.engine.lean import Memory, check_memory
 from captum_deconv.engine.methods import prepare_methods
 from captum_deconv.features.records import name_sample
 from captum_deconv.gallery.collection import Gallery
@@ -44,6 +45,7 @@ def project(
     batch_size: int | None = None,
     workers: int = 0,
     check: bool = True,
+    memory: Memory = "light",
 ) -> Gallery:
     """Project each channel's strongest neurons back to pixels.
 
@@ -74,7 +76,8 @@ def project(
             pixels, on a GPU sixty-four.
         workers: Processes that read images.
         check: Whether to make sure that the index is of this model and data set, which hashes all
-            weights: a second for a large network. Activations are compared in any case.
+            weights once, and again when they change. Activations are compared in any case.
+        memory: What is kept for the backward passes, as for :func:`captum_deconv.gradient_func`.
 
     Returns:
         The gallery, on the CPU.
@@ -97,6 +100,7 @@ def project(
         raise ValueError(f"method must name at least one method, each once, not {method!r}")
     asked = prepare_methods(methods, activations, uncovered)
     asked[0].guard.check_mode(model)
+    check_memory(memory)
     if isinstance(model, nn.DataParallel):
         model = model.module
     if check:
@@ -109,14 +113,16 @@ def project(
         positions=index.positions[layer][rows].cpu(),
         exact="autocast" not in str(index.metadata.get("precision", "")),
     )
-    projector = Projector(model, layer, asked, seed, neurons, batch_size, restore)
+    projector = Projector(model, layer, asked, seed, neurons, batch_size, restore, memory=memory)
     by_sample = neurons.list_by_sample()
     try:
         projector.project_all(read_images(dataset, list(by_sample), workers), by_sample)
     except FieldTooSmallError as error:
         # A network that the analysis got wrong is slow rather than wrong. Where it is the images
         # that differ, this fails too, and says so.
-        projector = Projector(model, layer, asked, seed, neurons, batch_size, restore, True)
+        projector = Projector(
+            *(model, layer, asked, seed, neurons, batch_size, restore), whole=True, memory=memory
+        )
         projector.project_all(read_images(dataset, list(by_sample), workers), by_sample)
         warnings.warn(
             f"the receptive field found for layer {layer!r} does not hold ({error}): projected "

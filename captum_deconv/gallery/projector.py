@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deconv.engine import forward
+from captum_deconv.engine.lean import Memory
 from captum_deconv.engine.methods import Method
 from captum_deconv.engine.recording import Gradients, ModelCall, Recording
 from captum_deconv.gallery import crops
@@ -109,6 +110,7 @@ class Projector:
         batch_size: Crops in one pass, or None to choose by their size.
         restore: For ``images``, as for :func:`captum_deconv.gallery.project`.
         whole: Whether to project from whole images, whatever the receptive field.
+        memory: As for :func:`captum_deconv.gallery.project`.
     """
 
     def __init__(
@@ -120,11 +122,13 @@ class Projector:
         neurons: Neurons,
         batch_size: int | None,
         restore: Callable[[Tensor], Tensor] | None,
+        *,
         whole: bool = False,
+        memory: Memory = "light",
     ) -> None:
         self.model, self.layer, self.asked, self.seed = model, layer, asked, seed
         self.neurons, self.batch_size, self.restore = neurons, batch_size, restore
-        self.whole = whole
+        self.whole, self.memory = whole, memory
         self.capture = forward.capture(model, layer, stop=True)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
         self.device, self.dtype = like.device, like.dtype
@@ -207,7 +211,9 @@ class Projector:
     def _project(self, batch: Sequence[_Job]) -> None:
         """Project a batch of crops of one size: each is an example, with a neuron of its own."""
         images = torch.stack([job.part for job in batch]).to(self.device)
-        recording = _OfNeurons(ModelCall(self.model, images), self.asked, self.capture)
+        recording = _OfNeurons(
+            ModelCall(self.model, images, memory=self.memory), self.asked, self.capture
+        )
         try:
             found = recording.answer(lambda layer: self._select(layer, batch))
         except torch.OutOfMemoryError:

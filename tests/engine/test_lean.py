@@ -1,0 +1,268 @@
+"""A lean pass gives what the ordinary one gives, bit for bit, whatever the model does."""
+
+import gc
+import threading
+import warnings
+import weakref
+
+import networks
+import pytest
+import torch
+import torchvision
+from snapshot import Snapshot
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from captum_deconv import (
+    Deconvnet,
+    GuidedBackprop,
+    GuidedGradCam,
+    InputGradient,
+    LayerDeconvnet,
+    NeuronDeconvnet,
+    compare,
+)
+from captum_deconv.engine import lean, recording
+
+MEMORY = ["light", "lean"]
+
+
+def assert_same_as_autograds(model, inputs, target, memory, **options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ours = compare(model, inputs, target, memory=memory, **options)
+        expected = compare(model, inputs, target, memory="autograd", **options)
+    for method, result in ours.items():
+        assert torch.equal(result, expected[method]), method
+    assert expected["deconvnet"].abs().max() > 0
+
+
+@pytest.fixture(params=[False, True], ids=["blank", "poisoned"])
+def poison(request, monkeypatch):
+    """Give NaN in place of what is said not to be read."""
+
+    def fill(shape, stride, dtype, device):
+        return torch.empty_strided(shape, stride, dtype=dtype).fill_(torch.nan)
+
+    if request.param:
+        monkeypatch.setattr(lean._blank, "view", fill)
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize(
+    "name", ["resnet18", "vgg11_bn", "densenet121", "mobilenet_v2", "shufflenet_v2_x0_5"]
+)
+def test_networks(name, memory, poison):
+    torch.manual_seed(0)
+    model = torchvision.models.get_model(name, weights=None).eval()
+    images = torch.randn(2, 3, 64, 64)
+    assert_same_as_autograds(model, images, 3, memory)
+
+
+def test_poison_is_felt_where_something_is_read(monkeypatch):
+    """The control: a table that says too much gives NaN."""
+    monkeypatch.setitem(lean.READS, "MulBackward0", lean.Reads(("self", "other")))
+    monkeypatch.setattr(lean._blank, "view", lambda shape, *_: torch.full(shape, torch.nan))
+    x = torch.randn(2, 2000)
+    result = InputGradient(lambda x: (x * x).sum(1)).attribute(x)
+    assert result.isnan().all()
+
+
+class Odd(nn.Module):
+    """In-place steps, views, a reused rectifier, a skip, and a checkpointed middle."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.relu = nn.ReLU(inplace=True)
+        self.mix = nn.Conv2d(8, 8, 3, padding=1)
+        self.pool = nn.MaxPool2d(3, 2, 1)
+        self.head = nn.Linear(8, 5)
+
+    def middle(self, x):
+        return F.relu6(self.mix(x))
+
+    def forward(self, x):
+        x = self.relu(self.norm(self.conv(x)))
+        y = self.relu(self.mix(x) + x)
+        y = y * 1
+        y[:, :4] *= 2
+        y = self.pool(y).transpose(2, 3)
+        z = checkpoint(self.middle, y, use_reentrant=False)
+        z += y
+        z = F.leaky_relu(self.mix(z), 0.1)
+        left, right = z.relu().chunk(2, 1)
+        gate = torch.sigmoid(right)
+        return self.head(F.avg_pool2d(torch.cat([left * gate, right], 1), 2).mean((2, 3)))
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize(
+    "kind", ["plain", "channels_last", "double", "bfloat16", "autocast", "train"]
+)
+def test_odd_steps(kind, memory, poison):
+    model, images = Odd().eval(), torch.randn(2, 3, 24, 20)
+    if kind == "channels_last":
+        model = model.to(memory_format=torch.channels_last)
+        images = images.to(memory_format=torch.channels_last)
+    if kind in ("double", "bfloat16"):
+        dtype = torch.float64 if kind == "double" else torch.bfloat16
+        model, images = model.to(dtype), images.to(dtype)
+    if kind == "train":
+        model.train()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=kind == "autocast"):
+        assert_same_as_autograds(model, images, 3, memory)
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+def test_other_questions(memory, model, images):
+    for cls, layer, question in (
+        (NeuronDeconvnet, "conv2", (1, 2, 2)),
+        (LayerDeconvnet, "conv1", 2),
+        (GuidedGradCam, "conv2", 2),
+    ):
+        ours = cls(model, layer, memory=memory).attribute(images, question)
+        assert torch.equal(ours, cls(model, layer, memory="autograd").attribute(images, question))
+
+
+def penalised(x):
+    """Return scores that a gradient of the model's own went into."""
+    leaf = x.detach().requires_grad_()
+    inner = torch.relu(leaf.flatten(1) @ torch.linspace(-1, 1, 192 * 40).view(192, 40))
+    (gradient,) = torch.autograd.grad(inner.square().sum(), leaf, create_graph=True)
+    return torch.relu(x * gradient).flatten(1)
+
+
+def transformed(x):
+    slopes = torch.func.vmap(torch.func.grad(lambda row: torch.relu(row).square().sum()))(
+        x.flatten(1)
+    )
+    return spread(torch.relu(slopes - 0.5))
+
+
+def checked(x):
+    with torch.autograd.graph.save_on_cpu():
+        return spread(torch.relu(x.flatten(1).repeat(1, 9)) * x.flatten(1).repeat(1, 9))
+
+
+def spread(rows):
+    return rows @ torch.linspace(-1, 1, 5 * rows.shape[1]).view(-1, 5)
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("forward", [penalised, transformed, checked])
+def test_models_that_differentiate_on_their_own(forward, memory, images):
+    assert_same_as_autograds(forward, images, 3, memory)
+
+
+@pytest.mark.parametrize("build", [networks.InstanceNormed])
+@pytest.mark.parametrize("memory", MEMORY)
+def test_rectifiers_in_place_on_views(build, memory):
+    torch.manual_seed(0)
+    assert_same_as_autograds(build().eval(), torch.randn(2, 3, 6, 7), 2, memory)
+
+
+@pytest.mark.parametrize("memory", [*MEMORY, "autograd"])
+def test_an_illegal_step_in_place_is_an_error_all_the_same(memory):
+    def forward(x):
+        y = torch.exp(x.repeat(1, 1000))
+        y.add_(1)
+        return y.sum(1)
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        InputGradient(forward, memory=memory).attribute(torch.ones(2, 3))
+
+
+def test_inside_a_region_that_forbids_hooks(images):
+    model = networks_small()
+    expected = Deconvnet(model, memory="autograd").attribute(images, 2)
+    with torch.autograd.graph.disable_saved_tensors_hooks("none here"):
+        assert torch.equal(Deconvnet(model, memory="lean").attribute(images, 2), expected)
+
+
+def networks_small():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(576, 4)).eval()
+
+
+def test_threads(images):
+    model = networks_small()
+    snapshot = Snapshot(model, images)
+    calls = [
+        lambda m=memory, c=cls: c(model, memory=m).attribute(images, 1)
+        for memory in MEMORY
+        for cls in (GuidedBackprop, Deconvnet)
+    ]
+    expected = [call() for call in calls]
+    wrong = []
+
+    def repeat(number):
+        for _ in range(100):
+            if not torch.equal(calls[number](), expected[number]):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=repeat, args=(n % 4,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    snapshot.assert_unchanged()
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+def test_nothing_is_left_of_a_pass(memory, images, monkeypatch):
+    made = []
+    make = recording.make_recorder
+
+    def remember(kind):
+        made.append(weakref.ref(recorder := make(kind)))
+        return recorder
+
+    monkeypatch.setattr(recording, "make_recorder", remember)
+    model = networks_small()
+    Deconvnet(model, memory=memory).attribute(images, 1)
+    with pytest.raises(IndexError):
+        Deconvnet(model, memory=memory).attribute(images, 99)
+    gc.collect()
+    assert len(made) == 2
+    assert all(reference() is None for reference in made)
+    assert torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+
+
+def test_activations_are_let_go_of(monkeypatch):
+    """What is still held when the forward pass is over."""
+    held = []
+    answer = recording.Recording._answer
+
+    def count(self, question, *, keep):
+        gc.collect()
+        tensors = [o for o in gc.get_objects() if type(o) is lean._Holder]
+        unique = {t.tensor.data_ptr(): t.tensor.nbytes for t in tensors if t.tensor is not None}
+        held.append(sum(unique.values()))
+        return answer(self, question, keep=keep)
+
+    monkeypatch.setattr(recording.Recording, "_answer", count)
+    layers = [
+        layer
+        for _ in range(6)
+        for layer in (nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+    ]
+    model = nn.Sequential(*layers, nn.MaxPool2d(2), nn.Flatten()).eval()
+    images = torch.randn(2, 8, 32, 32)
+    maps = images.nbytes
+    for memory in MEMORY:
+        GuidedBackprop(model, memory=memory).attribute(images, 5)
+    light, least = held
+    assert 5 * maps < light < 8 * maps  # each rectifier's result
+    assert least < 1.5 * maps
+
+
+def test_an_unknown_memory_is_refused(model, images):
+    with pytest.raises(ValueError, match="unknown memory 'small': choose from light, lean"):
+        Deconvnet(model, memory="small")
+    with pytest.raises(ValueError, match="unknown memory"):
+        compare(model, images, 1, memory="small")
