@@ -202,7 +202,9 @@ class _Saver:
 
     def pack(self, tensor: Tensor) -> _Holder:
         """Put what a node saves into a holder."""
-        holder = _Holder(tensor)
+        # Not the tensor itself: a node that saves its own output would stand in a circle, which
+        # Python's collector cannot see.
+        holder = _Holder(tensor.detach())
         if tensor.numel() > _SMALL and tensor.layout is torch.strided and not tensor.is_nested:
             self.new.append(holder)
         return holder

@@ -215,6 +215,8 @@ def test_threads(images):
 
 @pytest.mark.parametrize("memory", MEMORY)
 def test_nothing_is_left_of_a_pass(memory, images, monkeypatch):
+    gc.collect()
+    before = count_holders()
     made = []
     make = recording.make_recorder
 
@@ -230,7 +232,12 @@ def test_nothing_is_left_of_a_pass(memory, images, monkeypatch):
     gc.collect()
     assert len(made) == 2
     assert all(reference() is None for reference in made)
+    assert count_holders() == before
     assert torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+
+
+def count_holders():
+    return sum(type(o) is lean._Holder for o in gc.get_objects())
 
 
 def test_activations_are_let_go_of(monkeypatch):
