@@ -27,7 +27,7 @@ if TYPE_CHECKING:
         RectifierCoverageWarning,
         coverage,
     )
-    from captum_deconv.engine.gradients import compare, gradient_func, strongest
+    from captum_deconv.engine.gradients import compare, compare_each, gradient_func, strongest
 
 _HOMES = {
     "attribution": (
@@ -35,7 +35,7 @@ _HOMES = {
         *("NeuronGradient", "NeuronGuidedBackprop", "NeuronDeconvnet"),
         *("LayerGradient", "LayerGuidedBackprop", "LayerDeconvnet", "GuidedGradCam"),
     ),
-    "engine.gradients": ("compare", "gradient_func", "strongest"),
+    "engine.gradients": ("compare", "compare_each", "gradient_func", "strongest"),
     "engine.coverage": (
         "Coverage",
         "RectifierCoverageError",
@@ -60,6 +60,7 @@ __all__ = [
     "RectifierCoverageError",
     "RectifierCoverageWarning",
     "compare",
+    "compare_each",
     "coverage",
     "gradient_func",
     "strongest",

@@ -1,6 +1,7 @@
 """What the attribution classes share: Captum's base, the method, the choice of tensors, a layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from operator import itemgetter
 from typing import Any, NoReturn
 
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from captum_deconv.engine.coverage import Activations, Uncovered
 from captum_deconv.engine.gradients import GradientFunction
 from captum_deconv.engine.lean import Memory
 from captum_deconv.engine.overriding import EveryBackward
-from captum_deconv.engine.recording import Layer, ModelCall
+from captum_deconv.engine.recording import Layer, ModelCall, OfInputs
 from captum_deconv.engine.structures import Choice
 
 Inputs = Tensor | tuple[Tensor, ...]
@@ -56,6 +57,19 @@ class MethodAttribution(GradientAttribution):  # type: ignore[misc]  # captum pu
             return tuple(gradient.detach() for gradient in result)
 
         return modes.differentiably(self.forward_func, work)
+
+    def _gradient_of_each(
+        self, inputs: Inputs, targets: Iterable[Target], additional_forward_args: Any
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Return the gradients of many targets, from one forward pass if the function is ours."""
+        function = self.gradient_func
+        if not isinstance(function, GradientFunction):
+            return map(lambda t: self._gradient(inputs, t, additional_forward_args), targets)
+        call = ModelCall(
+            *(self.forward_func, as_tuple(inputs), additional_forward_args, function.output),
+            memory=function.memory,
+        )
+        return map(itemgetter(0), OfInputs(call, [function]).answer_each(targets, "targets"))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self._describe())})"

@@ -10,6 +10,7 @@ torch.Size([2, 3, 8, 8])
 """
 
 import warnings
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -56,14 +57,35 @@ class GuidedGradCam(OfLayerByRule):
         Raises:
             AssertionError: If the layer has several tensors.
         """
+        recording = self._record(inputs, additional_forward_args, attribute_to_layer_input)
+        return _combine(inputs, recording.answer(target), interpolate_mode)
+
+    def attribute_each(
+        self,
+        inputs: Inputs,
+        targets: Iterable[Target],
+        additional_forward_args: Any = None,
+        interpolate_mode: str = "nearest",
+        attribute_to_layer_input: bool = False,
+    ) -> Iterator[Any]:
+        """Attribute each of many targets, from one forward pass: an iterator, in their order."""
+        recording = self._record(inputs, additional_forward_args, attribute_to_layer_input)
+        found = recording.answer_each(targets, "targets")
+        return map(lambda answer: _combine(inputs, answer, interpolate_mode), found)
+
+    def _record(
+        self, inputs: Inputs, additional_forward_args: Any, of_layer_input: bool
+    ) -> OfLayerAndInputs:
         plain = Method("input_gradient")
         plain.guard = self._function.guard
-        call = self._call(inputs, additional_forward_args, attribute_to_layer_input)
-        recording = OfLayerAndInputs(call, [plain, self._function])
-        activations, weights, guided = recording.answer(target)
-        cam = _grad_cam(activations, weights)
-        result = tuple(_times_upsampled(part, cam, interpolate_mode) for part in guided)
-        return like_inputs(inputs, result)
+        call = self._call(inputs, additional_forward_args, of_layer_input)
+        return OfLayerAndInputs(call, [plain, self._function])
+
+
+def _combine(inputs: Inputs, answer: tuple[Tensor, Tensor, tuple[Tensor, ...]], mode: str) -> Any:
+    activations, weights, guided = answer
+    cam = _grad_cam(activations, weights)
+    return like_inputs(inputs, tuple(_times_upsampled(part, cam, mode) for part in guided))
 
 
 def _grad_cam(activations: Tensor, gradient: Tensor) -> Tensor:

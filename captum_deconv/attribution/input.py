@@ -1,8 +1,10 @@
 """From the output to the input: the three methods."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from captum_deconv.attribution.base import Inputs, MethodAttribution, Model
 from captum_deconv.engine._captum import Target, like_inputs, log_usage
@@ -46,6 +48,20 @@ class InputGradient(MethodAttribution):
         result = self._gradient(inputs, target, additional_forward_args)
         return like_inputs(inputs, tuple(map(torch.abs, result)) if abs else result)
 
+    def attribute_each(
+        self,
+        inputs: Inputs,
+        targets: Iterable[Target],
+        abs: bool = False,
+        additional_forward_args: Any = None,
+    ) -> Iterator[Any]:
+        """Attribute each of many targets, from one forward pass: an iterator, in their order."""
+
+        def finish(result: tuple[Tensor, ...]) -> Any:
+            return like_inputs(inputs, tuple(map(torch.abs, result)) if abs else result)
+
+        return map(finish, self._gradient_of_each(inputs, targets, additional_forward_args))
+
 
 class _RuleAttribution(MethodAttribution):
     """A method with a rule of its own, from the output to the input.
@@ -81,6 +97,13 @@ class _RuleAttribution(MethodAttribution):
     ) -> Any:
         """Attribute the target to the inputs."""
         return like_inputs(inputs, self._gradient(inputs, target, additional_forward_args))
+
+    def attribute_each(
+        self, inputs: Inputs, targets: Iterable[Target], additional_forward_args: Any = None
+    ) -> Iterator[Any]:
+        """Attribute each of many targets, from one forward pass: an iterator, in their order."""
+        found = self._gradient_of_each(inputs, targets, additional_forward_args)
+        return map(lambda result: like_inputs(inputs, result), found)
 
 
 class GuidedBackprop(_RuleAttribution):

@@ -1,5 +1,6 @@
 """From the output to a layer."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from captum_deconv.attribution.base import Inputs, OfLayer, OfLayerByRule
@@ -25,6 +26,18 @@ class _Layer(OfLayer, LayerAttribution):  # type: ignore[misc]  # captum publish
         call = self._call(inputs, additional_forward_args, attribute_to_layer_input)
         result = OfLayerTensors(call, [self._function]).answer(target)
         return result if len(result) > 1 else result[0]
+
+    def attribute_each(
+        self,
+        inputs: Inputs,
+        targets: Iterable[Target],
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+    ) -> Iterator[Any]:
+        """Attribute each of many targets, from one forward pass: an iterator, in their order."""
+        call = self._call(inputs, additional_forward_args, attribute_to_layer_input)
+        found = OfLayerTensors(call, [self._function]).answer_each(targets, "targets")
+        return map(lambda result: result if len(result) > 1 else result[0], found)
 
 
 class LayerGradient(_Layer):

@@ -1,5 +1,6 @@
 """From a neuron of a layer to the input."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from captum_deconv.attribution.base import Inputs, OfLayer, OfLayerByRule
@@ -25,6 +26,19 @@ class _Neuron(OfLayer, NeuronAttribution):  # type: ignore[misc]  # captum publi
         call = self._call(inputs, additional_forward_args, attribute_to_neuron_input)
         result = OfNeuron(call, [self._function]).answer(neuron_selector)
         return like_inputs(inputs, result)
+
+    def attribute_each(
+        self,
+        inputs: Inputs,
+        neuron_selectors: Iterable[NeuronSelector],
+        additional_forward_args: Any = None,
+        attribute_to_neuron_input: bool = False,
+    ) -> Iterator[Any]:
+        """Attribute each of many neurons, from one forward pass: an iterator, in their order."""
+        call = self._call(inputs, additional_forward_args, attribute_to_neuron_input)
+        recording = OfNeuron(call, [self._function])
+        found = recording.answer_each(neuron_selectors, "neuron_selectors")
+        return map(lambda result: like_inputs(inputs, result), found)
 
 
 class NeuronGradient(_Neuron):

@@ -16,7 +16,7 @@ torch.Size([2, 4])
 
 import functools
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -141,6 +141,69 @@ def compare(
     Raises:
         ValueError: If a method's name is unknown, or none is given.
     """
+    names, recording = _prepare(
+        *(forward_func, inputs, additional_forward_args, methods),
+        output=output,
+        memory=memory,
+        activations=activations,
+        uncovered=uncovered,
+    )
+    return _name(names, recording.answer(target), isinstance(inputs, Tensor))
+
+
+def compare_each(
+    forward_func: Callable[..., Any],
+    inputs: Tensor | tuple[Tensor, ...],
+    targets: Iterable[Target],
+    additional_forward_args: Any = None,
+    methods: Iterable[str] = tuple(RULES),
+    *,
+    output: Choice = None,
+    memory: Memory = "light",
+    activations: Activations = "relu",
+    uncovered: Uncovered = "warn",
+) -> Iterator[dict[str, Any]]:
+    """Attribute each of many targets by several methods, all from one forward pass.
+
+    Args:
+        forward_func: As for :func:`compare`.
+        inputs: As for :func:`compare`.
+        targets: One after another, each as :func:`compare` takes it.
+        additional_forward_args: As for :func:`compare`.
+        methods: As for :func:`compare`.
+        output: As for :func:`compare`.
+        memory: As for :func:`compare`.
+        activations: As for :func:`compare`.
+        uncovered: As for :func:`compare`.
+
+    Returns:
+        An iterator of what :func:`compare` returns, in the order of the targets.
+
+    Raises:
+        ValueError: If a method's name is unknown, or none is given.
+    """
+    names, recording = _prepare(
+        *(forward_func, inputs, additional_forward_args, methods),
+        output=output,
+        memory=memory,
+        activations=activations,
+        uncovered=uncovered,
+    )
+    single = isinstance(inputs, Tensor)
+    return map(lambda each: _name(names, each, single), recording.answer_each(targets, "targets"))
+
+
+def _prepare(
+    forward_func: Callable[..., Any],
+    inputs: Tensor | tuple[Tensor, ...],
+    additional_forward_args: Any,
+    methods: Iterable[str],
+    *,
+    output: Choice,
+    memory: Memory,
+    activations: Activations,
+    uncovered: Uncovered,
+) -> tuple[list[str], OfInputs]:
     names = [] if isinstance(methods, str) else list(dict.fromkeys(methods))
     if not names:
         raise ValueError(f"methods must be a sequence of names from {', '.join(RULES)}")
@@ -148,8 +211,10 @@ def compare(
     call = ModelCall(
         forward_func, inputs, additional_forward_args, output, memory=check_memory(memory)
     )
-    results = OfInputs(call, asked).answer(target)
-    single = isinstance(inputs, Tensor)
+    return names, OfInputs(call, asked)
+
+
+def _name(names: list[str], results: list[tuple[Tensor, ...]], single: bool) -> dict[str, Any]:
     return {
         method: gradients[0] if single else gradients
         for method, gradients in zip(names, results, strict=True)

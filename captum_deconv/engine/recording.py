@@ -6,7 +6,7 @@ each kind of question, and one way through all of them.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -114,6 +114,37 @@ class Recording(ABC, Generic[Answer]):
             return self._answer(question, keep=False)
 
         return modes.differentiably(self.call.forward_func, work)
+
+    def answer_each(self, questions: Iterable[Any], name: str) -> Iterator[Answer]:
+        """Run the model once, and answer questions one by one, each when it is asked for.
+
+        Args:
+            questions: Targets or neuron selectors; they may be read from a stream.
+            name: What they are called, in an error: it names the number of a bad one.
+
+        Yields:
+            What :meth:`answer` returns, for each in order. Nothing of it is kept.
+        """
+        forward_func = self.call.forward_func
+        self.methods[0].guard.check_mode(forward_func)
+        recorded = False
+        # No mode stays set while the caller has the answer: each is entered and left again.
+        for number, question in enumerate(questions):
+
+            def work(held: modes.Pass, question: Any = question) -> Answer:
+                nonlocal recorded
+                if not recorded:
+                    self._record(held)
+                    recorded = True
+                return self._answer(question, keep=True)
+
+            try:
+                answers = [modes.differentiably(forward_func, work)]
+            except (AssertionError, IndexError, TypeError) as error:
+                if recorded:
+                    error.args = (f"{name}[{number}]: {error}",)
+                raise
+            yield answers.pop()  # the caller's alone from here on
 
     def _record(self, held: modes.Pass) -> None:
         call = self.call
