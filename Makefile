@@ -25,6 +25,8 @@ lint: $(READY)  ## style, types, import layers, docstrings
 bench: $(READY)  ## measure (an hour or two); tables on the screen, JSON in benchmarks/results/
 	$(BIN)/python benchmarks/transpose_is_no_inverse.py
 	$(BIN)/python benchmarks/methods.py
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/many.py
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/scan.py --out benchmarks/results
 	$(BIN)/python benchmarks/zoo.py
