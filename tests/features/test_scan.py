@@ -4,14 +4,14 @@ import itertools
 import math
 import os
 import time
-from collections.abc import Callable
 
 import pytest
 import torch
 from PIL import Image
+from scans import LAYERS, Damaged, Small, assert_equal
 from snapshot import Snapshot
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import Subset, TensorDataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
@@ -19,41 +19,6 @@ from captum_deconv import features
 from captum_deconv.features.ranking import Ranking, take_maxima
 
 Places = list[list[tuple[float, int, tuple[int, ...]]]]
-
-
-class Small(nn.Module):
-    """Two convolutions, a pooling and a classifier; counts how often each part runs."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 5, 3, padding=1)
-        self.pool = nn.MaxPool2d(2)
-        self.conv2 = nn.Conv2d(5, 7, 3, stride=2)
-        self.fc = nn.Linear(7, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv1(x).relu_()
-        x = self.conv2(self.pool(x)).relu()
-        return self.fc(x.mean((2, 3)))
-
-
-LAYERS = ("conv1", "pool", "conv2", "fc")
-
-
-@pytest.fixture
-def small() -> nn.Module:
-    torch.manual_seed(0)
-    return Small().eval()
-
-
-@pytest.fixture
-def dataset() -> TensorDataset:
-    """Return 45 images of few grey levels, several of them twice: activations are often equal."""
-    generator = torch.Generator().manual_seed(1)
-    images = torch.randint(0, 2, (45, 3, 8, 8), generator=generator).float()
-    images[30:40] = images[3:13]
-    images[20] = 0
-    return TensorDataset(images, torch.arange(45))
 
 
 def scan_plainly(
@@ -99,17 +64,6 @@ def places_of(index: features.ActivationIndex, layer: str) -> Places:
         ]
         for row in zip(values, samples, positions, strict=True)
     ]
-
-
-def assert_equal(one: features.ActivationIndex, other: features.ActivationIndex) -> None:
-    assert one.layers == other.layers
-    for kind in ("values", "samples", "positions", "nans"):
-        ours, theirs = getattr(one, kind), getattr(other, kind)
-        assert list(ours) == list(theirs)
-        for layer in ours:
-            assert torch.equal(ours[layer], theirs[layer]), (kind, layer)
-    for kind in ("metadata", "skipped", "nan_samples", "covered"):
-        assert getattr(one, kind) == getattr(other, kind), kind
 
 
 @pytest.mark.parametrize("per_image", [1, 3])
@@ -247,22 +201,6 @@ def test_mixed_precision(small, dataset):
     assert index.metadata["precision"] == "autocast to torch.bfloat16"
 
 
-class Damaged(Dataset):
-    """Images of which some cannot be read."""
-
-    def __init__(self, images: Tensor, unreadable: dict[int, object]) -> None:
-        self.images, self.unreadable = images, unreadable
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> object:
-        found = self.unreadable.get(index, self.images[index])
-        if isinstance(found, Exception):
-            raise found
-        return found, index
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_unreadable_samples_are_skipped_counted_and_named(small, dataset, num_workers):
     images = dataset.tensors[0]
@@ -334,84 +272,6 @@ def test_image_folder(small, tmp_path):
     (tmp_path / "class0" / "0.png").rename(tmp_path / "class0" / "00.png")
     with pytest.raises(features.IndexMismatchError, match="other contents"):
         index.check(small, ImageFolder(tmp_path, transforms.ToTensor()))
-
-
-def test_save_and_load(small, dataset, tmp_path):
-    images = dataset.tensors[0].clone()
-    images[3] = math.nan
-    damaged = Damaged(images, {2: OSError('a "quoted" line\nbreak <script>')})
-    with pytest.warns(features.ScanWarning):
-        index = features.scan(small, LAYERS, damaged, k=4, progress=False)
-    path = tmp_path / "an index.safetensors"
-    index.save(path)
-    assert_equal(features.ActivationIndex.load(path), index)
-    assert os.listdir(tmp_path) == [path.name]
-    first = path.read_bytes()
-    index.save(path)
-    assert path.read_bytes() == first
-
-
-def test_a_save_that_fails_leaves_the_old_file(small, dataset, tmp_path, monkeypatch):
-    index = features.scan(small, "fc", dataset, progress=False)
-    path = tmp_path / "index"
-    index.save(path)
-    before = path.read_bytes()
-
-    def fail(descriptor: int) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="no space"):
-        index.save(path)
-    assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == ["index"]
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda b: b[:-5], lambda b: b"", lambda b: b"PNG" * 99, lambda b: b[:40]]
-)
-def test_a_damaged_file_is_an_error(small, dataset, tmp_path, damage: Callable[[bytes], bytes]):
-    path = tmp_path / "index"
-    features.scan(small, "fc", dataset, progress=False).save(path)
-    path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(features.IndexFileError, match="not an activation index"):
-        features.ActivationIndex.load(path)
-    with pytest.raises(FileNotFoundError, match="no such activation index"):
-        features.ActivationIndex.load(tmp_path / "other")
-
-
-def test_check_says_which_differs(small, dataset):
-    index = features.scan(small, "fc", dataset, progress=False)
-    index.check(small, dataset)
-    images = dataset.tensors[0]
-    changed = images.clone()
-    changed[17, 0, 0, 0] += 1
-    with pytest.raises(features.IndexMismatchError, match="data set: as long, with other contents"):
-        index.check(small, TensorDataset(changed))
-    with pytest.raises(features.IndexMismatchError, match="45 samples, not 44"):
-        index.check(small, TensorDataset(images[:44]))
-    small.fc.bias.data[0] += 1
-    with pytest.raises(features.IndexMismatchError, match="the weights"):
-        index.check(small, dataset)
-    small.pool.kernel_size = 3
-    with pytest.raises(features.IndexMismatchError, match="another architecture"):
-        index.check(small, dataset)
-    with pytest.raises(features.IndexMismatchError, match=r"Small, not .*Conv2d"):
-        index.check(small.conv1, dataset)
-
-
-def test_check_names_the_transform(small, dataset):
-    class Transformed(Damaged):
-        def __init__(self, transform: nn.Module) -> None:
-            super().__init__(dataset.tensors[0], {})
-            self.transform = transform
-
-        def __getitem__(self, index: int) -> Tensor:
-            return self.transform(self.images[index])
-
-    index = features.scan(small, "fc", Transformed(transforms.Pad(1)), progress=False)
-    with pytest.raises(features.IndexMismatchError, match=r"transform: made with Pad.*not Pad"):
-        index.check(small, Transformed(transforms.Pad(2)))
 
 
 def test_the_model_and_the_caller_stay_as_they_were(small, dataset):
