@@ -76,7 +76,7 @@ class _Arena:
     def __init__(self) -> None:
         self._chunk = np.empty(0, np.uint8)
         self._used = 0
-        self._bytes = torch.empty(_PART, dtype=torch.bool)
+        self._bools = torch.empty(0, dtype=torch.bool)
 
     def keep(self, row: Tensor) -> Bits:
         """Keep one bit for each value of a row: whether it is other than zero."""
@@ -86,10 +86,12 @@ class _Arena:
             self._used = 0
         place = self._chunk[self._used : self._used + size]
         self._used += size
+        if not self._bools.numel():
+            self._bools = torch.empty(_PART, dtype=torch.bool)
         # In parts that stay in the processor's cache.
         for start in range(0, row.numel(), _PART):
             part = row[start : start + _PART]
-            bools = self._bytes[: part.numel()].copy_(part)
+            bools = self._bools[: part.numel()].copy_(part)
             packed = np.packbits(bools.view(torch.uint8).numpy())
             place[start // 8 : start // 8 + packed.size] = packed
         return place

@@ -26,6 +26,9 @@ _PIXELS_ON_CPU, _PIXELS_ON_GPU = 4 * 224**2, 64 * 224**2
 _PASS = 224**2 // 16
 """Pixels that take about as long as a pass more: crops are grown to one size for less than that."""
 
+_WORTH_LOOKING_AT = 3 * 224**2
+"""Values of a batch below which looking after what is kept takes longer than it is worth."""
+
 _EXACT, _MIXED = 1e-3, 5e-2
 """How far an activation may lie from the index's, of the largest there, by its precision."""
 
@@ -211,9 +214,9 @@ class Projector:
     def _project(self, batch: Sequence[_Job]) -> None:
         """Project a batch of crops of one size: each is an example, with a neuron of its own."""
         images = torch.stack([job.part for job in batch]).to(self.device)
-        recording = _OfNeurons(
-            ModelCall(self.model, images, memory=self.memory), self.asked, self.capture
-        )
+        small = self.memory == "light" and images.numel() < _WORTH_LOOKING_AT
+        call = ModelCall(self.model, images, memory="autograd" if small else self.memory)
+        recording = _OfNeurons(call, self.asked, self.capture)
         try:
             found = recording.answer(lambda layer: self._select(layer, batch))
         except torch.OutOfMemoryError:
