@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +82,22 @@ class _Job(NamedTuple):
     part: Tensor
 
 
+_stops: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()
+"""By model and layer, whether a pass may stop there; the proof reads the model's source."""
+
+
+def _prepare_capture(model: nn.Module, layer: str) -> forward.Capture:
+    """Prepare the capture of a layer.
+
+    What was proved once is believed again. Had the model been changed meanwhile so that it no
+    longer holds, the activations would not be the index's, and they are compared.
+    """
+    known = _stops.setdefault(model, {})
+    capture = forward.capture(model, layer, stop=layer not in known)
+    capture.stop = known.setdefault(layer, capture.stop)
+    return capture
+
+
 class _OfNeurons(Recording[list[Gradients]]):
     """From a neuron of each example to its image, by each method."""
 
@@ -132,7 +149,7 @@ class Projector:
         self.model, self.layer, self.asked, self.seed = model, layer, asked, seed
         self.neurons, self.batch_size, self.restore = neurons, batch_size, restore
         self.whole, self.memory = whole, memory
-        self.capture = forward.capture(model, layer, stop=True)
+        self.capture = _prepare_capture(model, layer)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
         self.device, self.dtype = like.device, like.dtype
         self.images: dict[int, Tensor] = {}

@@ -72,11 +72,11 @@ def to_bytes(image: Tensor, restore: Callable[[Tensor], Tensor] | None) -> Tenso
         ``uint8``, ``(3, H, W)``.
     """
     shown = (image if restore is None else restore(image)).detach().float().cpu()
-    low, high = 0.0, 1.0
-    if restore is None:
-        low, high = (float(value) for value in shown.aminmax())
-        if low >= 0 and high <= 1:
-            low, high = 0.0, 1.0
-    scaled = torch.add(shown, -low).mul_(255 / max(high - low, 1e-12))
-    bytes_: Tensor = scaled.clamp_(0, 255).round_().to(torch.uint8)
+    low, high = (float(value) for value in shown.aminmax())
+    if restore is not None:
+        shown = shown.clamp(0, 1)
+    if restore is not None or (low >= 0 and high <= 1):
+        low, high = 0.0, 1.0
+    by = 255 / max(high - low, 1e-12)
+    bytes_: Tensor = torch.add(shown, -low).mul_(by).add_(0.5).to(torch.uint8)
     return bytes_.expand(3, -1, -1).contiguous()
