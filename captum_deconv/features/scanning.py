@@ -1,6 +1,6 @@
 """The scan: one forward pass over a data set, and of each layer's maps only the strongest places.
 
-What is said here is what is scanned; how it runs is ``running``'s part.
+What is said here is what is scanned; how it runs is ``scanner``'s part.
 """
 
 from __future__ import annotations
