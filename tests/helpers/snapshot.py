@@ -27,6 +27,8 @@ class Snapshot:
             "autocast": torch.is_autocast_enabled("cpu"),
             "executor": torch._C._get_graph_executor_optimize(),
             "stance": _stance(),
+            "function modes": torch._C._len_torch_function_stack(),
+            "hooks": torch._C._autograd._top_saved_tensors_default_hooks(True),
         }
         for name, module in self.model.named_modules():
             state[f"{name} training"] = module.training
