@@ -35,8 +35,8 @@ layer name, ``RuntimeError`` for a layer that never runs and for an output witho
 :class:`captum_deconv.RectifierCoverageError` where ``uncovered="raise"`` asks for it or a reentrant
 checkpoint hides part of the graph.
 
-In reading order: ``base`` (what all share, and what those of a layer share), ``input``, ``neuron``,
-``layer``, ``grad_cam``.
+In reading order: ``base`` (what all share, and what those of a layer share), ``input``, ``neuron``
+(``cropped``: many of them, each on the part of the image that it sees), ``layer``, ``grad_cam``.
 """
 
 from captum_deconv.attribution.grad_cam import GuidedGradCam

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from captum_deconv.attribution.base import Inputs, OfLayer, OfLayerByRule
+from captum_deconv.attribution.cropped import OfCroppedNeuron
 from captum_deconv.engine._captum import NeuronAttribution, NeuronSelector, like_inputs, log_usage
 from captum_deconv.engine.recording import OfNeuron
 
@@ -33,10 +34,18 @@ class _Neuron(OfLayer, NeuronAttribution):  # type: ignore[misc]  # captum publi
         neuron_selectors: Iterable[NeuronSelector],
         additional_forward_args: Any = None,
         attribute_to_neuron_input: bool = False,
+        *,
+        cropped: bool = True,
     ) -> Iterator[Any]:
-        """Attribute each of many neurons, from one forward pass: an iterator, in their order."""
+        """Attribute each of many neurons, from one forward pass: an iterator, in their order.
+
+        Where the graph proves that a neuron sees only a small part of large images, its gradient is
+        taken on that part, which agrees with :meth:`attribute` to the rounding of the convolutions,
+        about 1e-6 of the largest value. With ``cropped=False`` every result is the same as there,
+        bit for bit.
+        """
         call = self._call(inputs, additional_forward_args, attribute_to_neuron_input)
-        recording = OfNeuron(call, [self._function])
+        recording = OfCroppedNeuron(call, [self._function], cropped=cropped)
         found = recording.answer_each(neuron_selectors, "neuron_selectors")
         return map(lambda result: like_inputs(inputs, result), found)
 

@@ -74,9 +74,10 @@ def attribute(
         typer.Option(
             "--target",
             "-t",
-            metavar="auto|INT|LABEL",
+            metavar="auto|INT|LABEL|topN",
             help="The class to explain: auto (the likeliest; so if left out), its number, or any "
-            "part of its name that no other class has.",
+            "part of its name that no other class has. Several with commas between, or the N "
+            "likeliest, have a row each.",
         ),
     ] = None,
     layer: Annotated[
@@ -86,9 +87,10 @@ def attribute(
     neuron: Annotated[
         str | None,
         typer.Option(
-            metavar="CHANNEL[:Y:X]|strongest",
+            metavar="CHANNEL[:Y:X]|FIRST-LAST|strongest",
             help="A neuron of --layer to explain in place of a class: at a place, where its "
-            "channel is strongest, or the strongest of all.",
+            "channel is strongest, or the strongest of all. Several with commas between, or a "
+            "range of channels, have a row each.",
         ),
     ] = None,
     device: DeviceName = "auto",
@@ -124,8 +126,12 @@ def attribute(
         captum-deconv attribute cat.jpg --layer layer2 --neuron strongest -o a.png
         captum-deconv attribute cat.jpg --layer layer2 --neuron 42 -o b.png
 
+      The five likeliest classes, and sixteen channels, a row for each:
+        captum-deconv attribute cat.jpg -t top5 -o top.png
+        captum-deconv attribute cat.jpg --layer layer2 --neuron 0-15 -o c.png
+
       A network and weights of your own:
-        captum-deconv attribute *.png -m my.nets:build -w my.safetensors -o c.png
+        captum-deconv attribute *.png -m my.nets:build -w my.safetensors -o d.png
     """
     from captum_deconv.explain.question import Question
     from captum_deconv.sources.images import find_images, read_image
@@ -140,7 +146,7 @@ def attribute(
     )
     check_network(model, weights, device)
     images = [file for path in images for file in (find_images(path) if path.is_dir() else [path])]
-    _check_outputs(images, out, save)
+    _check_outputs(images, question, out, save)
     photographs = [read_image(path) for path in images]
     loaded = load(model, weights, device)
     results = explain(loaded, photographs, question, one_size=save is not None)
@@ -158,7 +164,9 @@ def load(model: str, weights: str, device: str) -> LoadedModel:
     return loaded
 
 
-def _check_outputs(images: Sequence[Path], out: Path | None, save: Path | None) -> None:
+def _check_outputs(
+    images: Sequence[Path], question: Question, out: Path | None, save: Path | None
+) -> None:
     from captum_deconv.drawing.figures import PICTURES
     from captum_deconv.drawing.files import check_output
     from captum_deconv.explain.figure import MOST_ROWS
@@ -167,10 +175,12 @@ def _check_outputs(images: Sequence[Path], out: Path | None, save: Path | None) 
         raise typer.BadParameter("there is nowhere to put the result: give --out, --save or both")
     if out is not None:
         check_output(out, PICTURES, keep=images)
-        if len(images) > MOST_ROWS:
+        each = question.count()
+        if len(images) * each > MOST_ROWS:
+            asked = f"{len(images)} images" + f" with {each} rows each" * (each > 1)
             raise typer.BadParameter(
-                f"a picture holds at most {MOST_ROWS} images, not {len(images)}: give fewer, or "
-                "--save alone"
+                f"a picture holds at most {MOST_ROWS} rows, one for each class or neuron of each "
+                f"image, not {asked}: give fewer, or --save alone"
             )
     if save is not None:
         check_output(save, (".safetensors",), keep=images)
@@ -186,22 +196,25 @@ def explain(
     from captum_deconv.explain.answer import explain_image, prepare_inputs
 
     inputs = prepare_inputs(loaded, photographs, one_size)
-    results = []
+    results: list[Result] = []
     with track(len(photographs)) as advance:
         for photograph, tensor in zip(photographs, inputs, strict=True):
-            results.append(explain_image(loaded, photograph, tensor, question))
+            results += explain_image(loaded, photograph, tensor, question)
             advance()
     return results
 
 
 def print_results(results: Sequence[Result]) -> None:
     """Print what the network saw in each photograph and what was attributed."""
+    shown = None
     for result in results:
-        for note in result.notes:
-            print_line("note", f"{result.name}: {note}")
-        typer.echo(result.name)
-        for score in result.top:
-            typer.echo(f"  {score.probability:7.2%}  {score.index:5d}  {score.label}")
+        if result.inputs is not shown:
+            shown = result.inputs
+            for note in result.notes:
+                print_line("note", f"{result.name}: {note}")
+            typer.echo(result.name)
+            for score in result.top:
+                typer.echo(f"  {score.probability:7.2%}  {score.index:5d}  {score.label}")
         if result.target is not None:
             target = result.target
             typer.echo(f"  target: {target.label} ({target.index}), {target.probability:.2%}")

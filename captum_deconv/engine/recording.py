@@ -8,7 +8,8 @@ each kind of question, and one way through all of them.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -39,6 +40,9 @@ from captum_deconv.engine.structures import Choice, pick, refuse
 Layer = nn.Module | str
 Gradients = tuple[Tensor, ...]
 Answer = TypeVar("Answer")
+
+_WORTH_LOOKING_AT = 3 * 224**2
+"""Values of a batch below which looking after what is kept takes longer than it is worth."""
 
 
 @dataclass(frozen=True)
@@ -104,16 +108,19 @@ class Recording(ABC, Generic[Answer]):
         self.output: Any = None
         self.capture: forward.Capture | None = None
         self.recorder: Recorder | None = None
+        self._held: modes.Pass
 
     def answer(self, question: Any) -> Answer:
         """Run the model, and answer one question: a target or a neuron selector."""
         self.methods[0].guard.check_mode(self.call.forward_func)
-
-        def work(held: modes.Pass) -> Answer:
-            self._record(held)
-            return self._answer(question, keep=False)
-
+        work = partial(self.answer_within, question)
         return modes.differentiably(self.call.forward_func, work)
+
+    def answer_within(self, question: Any, held: modes.Pass) -> Answer:
+        """The same inside a pass of the same model that is already on."""
+        self._held = held
+        self._record(held)
+        return self._answer(question, keep=False)
 
     def answer_each(self, questions: Iterable[Any], name: str) -> Iterator[Answer]:
         """Run the model once, and answer questions one by one, each when it is asked for.
@@ -133,6 +140,7 @@ class Recording(ABC, Generic[Answer]):
 
             def work(held: modes.Pass, question: Any = question) -> Answer:
                 nonlocal recorded
+                self._held = held
                 if not recorded:
                     self._record(held)
                     recorded = True
@@ -251,6 +259,30 @@ class OfNeuron(Recording[Gradients]):
     def _explain(self, question: NeuronSelector, keep: bool) -> Gradients:
         selected = [select_neuron(tensors, question) for tensors in self._captured()]
         return self._differentiate(selected, self.leaves, self.methods, keep=keep)[0]
+
+
+class OfCrops(Recording[list[Gradients]]):
+    """From what a function selects of the layer, and what it counts, to the inputs.
+
+    For many small passes over one layer: its capture is prepared once.
+    """
+
+    def __init__(
+        self, call: ModelCall, methods: Sequence[Method], capture: forward.Capture
+    ) -> None:
+        small = call.memory == "light" and call.inputs.numel() < _WORTH_LOOKING_AT
+        super().__init__(replace(call, memory="autograd") if small else call, methods)
+        self._prepared = capture
+
+    def _prepare_capture(self) -> forward.Capture:
+        return self._prepared
+
+    def _explain(
+        self, question: Callable[[Tensor], tuple[Tensor, Tensor]], keep: bool
+    ) -> list[Gradients]:
+        ((layer,),) = self._captured()
+        selected, start = question(layer)
+        return self._differentiate([selected], self.leaves, self.methods, keep=keep, start=[start])
 
 
 class OfLayerTensors(Recording[Gradients]):

@@ -1,8 +1,8 @@
-"""One question about one photograph: from a network and an image to attributions."""
+"""Questions about one photograph: from a network and an image to attributions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,15 +14,15 @@ from captum_deconv import (
     NeuronDeconvnet,
     NeuronGradient,
     NeuronGuidedBackprop,
-    compare,
+    compare_each,
     coverage,
 )
 from captum_deconv.explain.question import (
     GRADCAM,
     Question,
     QuestionError,
-    find_target,
-    parse_neuron,
+    find_targets,
+    parse_neurons,
 )
 from captum_deconv.explain.results import Neuron, Result, Score
 from captum_deconv.sources.images import Photograph
@@ -99,8 +99,8 @@ def prepare_input(loaded: LoadedModel, photograph: Photograph) -> Tensor:
 
 def explain_image(
     loaded: LoadedModel, photograph: Photograph, inputs: Tensor, question: Question
-) -> Result:
-    """Answer a question about one photograph.
+) -> list[Result]:
+    """Answer a question about one photograph: by one forward pass for each kind of method.
 
     Args:
         loaded: The network.
@@ -109,7 +109,8 @@ def explain_image(
         question: What to attribute, and how.
 
     Returns:
-        The prediction and the attributions, all on the CPU.
+        For each class or neuron that is asked for, in order, the prediction and the attributions,
+        all on the CPU.
 
     Raises:
         ModelError: If a class is asked for and the output is no ``(1, classes)`` tensor of finite
@@ -125,29 +126,32 @@ def explain_image(
     if question.neuron is None and not output.isfinite().all():
         raise ModelError(f"{loaded.name} answers {photograph.name} with NaN or infinite scores")
     probabilities = output[0].float().softmax(dim=0).cpu() if is_scores else None
-    target, neuron = None, None
-    if question.neuron is not None and layer is not None:
-        picker = _NeuronPicker(str(question.layer), *parse_neuron(question.neuron))
-        attributions = _attribute_neuron(loaded.model, layer, batch, picker, question)
-        neuron = picker.neuron
-    else:
-        index = find_target(question.target, loaded.categories, output[0])
-        target = _name_score(loaded, probabilities, index)
-        attributions = _attribute_target(loaded.model, layer, batch, index, question)
-    for method, attribution in attributions.items():
-        if not attribution.isfinite().all():
-            raise ModelError(f"{method} of {photograph.name} holds NaN or infinite values")
     best = [] if probabilities is None else probabilities.topk(min(5, len(probabilities))).indices
-    return Result(
-        name=photograph.name,
-        inputs=inputs,
-        shown=loaded.restore(inputs),
-        attributions={m: a.detach().cpu()[0] for m, a in attributions.items()},
-        top=tuple(_name_score(loaded, probabilities, int(index)) for index in best),
-        target=target,
-        neuron=neuron,
-        notes=photograph.notes,
-    )
+    found: list[Result] = []
+    explained: Iterator[tuple[Score | None, Neuron | None, dict[str, Tensor]]]
+    if question.neuron is not None and layer is not None:
+        explained = _attribute_neurons(loaded.model, layer, batch, question)
+    else:
+        indices = find_targets(question.target, loaded.categories, output[0])
+        targets = [_name_score(loaded, probabilities, index) for index in indices]
+        explained = _attribute_targets(loaded.model, layer, batch, targets, question)
+    for target, neuron, attributions in explained:
+        for method, attribution in attributions.items():
+            if not attribution.isfinite().all():
+                raise ModelError(f"{method} of {photograph.name} holds NaN or infinite values")
+        found.append(
+            Result(
+                name=photograph.name,
+                inputs=inputs,
+                shown=loaded.restore(inputs),
+                attributions={m: a.detach().cpu()[0] for m, a in attributions.items()},
+                top=tuple(_name_score(loaded, probabilities, int(index)) for index in best),
+                target=target,
+                neuron=neuron,
+                notes=photograph.notes,
+            )
+        )
+    return found
 
 
 def measure_coverage(
@@ -251,18 +255,16 @@ class _NeuronPicker:
         )
 
 
-def _attribute_neuron(
-    model: nn.Module,
-    layer: nn.Module,
-    batch: Tensor,
-    picker: _NeuronPicker,
-    question: Question,
-) -> dict[str, Tensor]:
+def _attribute_neurons(
+    model: nn.Module, layer: nn.Module, batch: Tensor, question: Question
+) -> Iterator[tuple[None, Neuron | None, dict[str, Tensor]]]:
     rules = {
         "guided_backprop": NeuronGuidedBackprop,
         "deconvnet": NeuronDeconvnet,
     }
-    found: dict[str, Tensor] = {}
+    asked = parse_neurons(str(question.neuron))
+    pickers = [_NeuronPicker(str(question.layer), *neuron) for neuron in asked]
+    by_method: dict[str, Iterator[Tensor]] = {}
     for method in question.list_methods():
         if method in rules:
             attribution: Any = rules[method](
@@ -271,37 +273,33 @@ def _attribute_neuron(
         else:
             # It overrides nothing, so there is nothing to say about what it overrides.
             attribution = NeuronGradient(model, layer)
-        found[method] = attribution.attribute(batch, picker)
-    return found
+        # One neuron takes as long in its image, where it is bit for bit what `attribute` gives.
+        by_method[method] = attribution.attribute_each(batch, pickers, cropped=len(pickers) > 1)
+    for picker in pickers:
+        attributions = {method: next(answers) for method, answers in by_method.items()}
+        yield None, picker.neuron, attributions
 
 
-def _attribute_target(
+def _attribute_targets(
     model: nn.Module,
     layer: nn.Module | None,
     batch: Tensor,
-    index: int,
+    targets: Sequence[Score],
     question: Question,
-) -> dict[str, Tensor]:
+) -> Iterator[tuple[Score, None, dict[str, Tensor]]]:
     names = question.list_methods()
     rules = tuple(name for name in names if name != GRADCAM)
-    found: dict[str, Tensor] = {}
-    if rules:
-        found.update(
-            compare(
-                model,
-                batch,
-                index,
-                methods=rules,
-                activations=question.activations,
-                uncovered=question.uncovered,
-            )
-        )
+    how: Any = {"activations": question.activations, "uncovered": question.uncovered}
+    indices = [target.index for target in targets]
+    by_rule = compare_each(model, batch, indices, methods=rules, **how) if rules else None
+    gradcam = None
     if layer is not None and GRADCAM in names:
-        gradcam = GuidedGradCam(
-            model, layer, activations=question.activations, uncovered=question.uncovered
-        )
-        found[GRADCAM] = gradcam.attribute(batch, index)
-    return {name: found[name] for name in names}
+        gradcam = GuidedGradCam(model, layer, **how).attribute_each(batch, indices)
+    for target in targets:
+        found = dict(next(by_rule)) if by_rule is not None else {}
+        if gradcam is not None:
+            found[GRADCAM] = next(gradcam)
+        yield target, None, {name: found[name] for name in names}
 
 
 def _name_score(loaded: LoadedModel, probabilities: Tensor | None, index: int) -> Score:

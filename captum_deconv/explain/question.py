@@ -1,4 +1,4 @@
-"""A question as it is typed: which class or neuron, of which layer, by which methods."""
+"""A question as it is typed: which classes or neurons, of which layer, by which methods."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 METHODS = ("input_gradient", "guided_backprop", "deconvnet")
 GRADCAM = "guided_gradcam"
 
+_MOST_NEURONS = 10**6  # more than any layer has; a range up to a typing error fills no memory
+
+Place = tuple[int, ...]
+
 
 class QuestionError(ValueError):
     """A question that contradicts itself or cannot be read."""
@@ -25,10 +29,11 @@ class QuestionError(ValueError):
 class Question:
     """What is to be attributed, and how.
 
-    ``target`` is ``auto`` (the strongest class), a class's number or its name; ``neuron``, of the
-    layer named ``layer``, is ``strongest``, a channel, or ``CHANNEL:Y:X``. With a neuron there is
-    no target. ``methods`` may hold ``all``: the three rules, and Guided Grad-CAM where a layer is
-    given without a neuron. ``activations`` and ``uncovered`` go to the engine.
+    ``target`` is ``auto`` (the strongest class), ``topN``, a class's number or name; ``neuron``, of
+    the layer named ``layer``, is ``strongest``, a channel, ``FIRST-LAST`` or ``CHANNEL:Y:X``.
+    Either may be several of these with commas between; with a neuron there is no target.
+    ``methods`` may hold ``all``: the three rules, and Guided Grad-CAM where a layer is given and no
+    neuron. ``activations`` and ``uncovered`` go to the engine.
 
     Raises:
         QuestionError: If the parts do not go together.
@@ -51,7 +56,7 @@ class Question:
                 raise QuestionError(
                     f"{GRADCAM} explains a target, not a neuron: leave --neuron out"
                 )
-            parse_neuron(self.neuron)
+            parse_neurons(self.neuron)
         elif self.layer is None and GRADCAM in self.methods:
             raise QuestionError(f"{GRADCAM} needs a convolutional layer: add --layer PATH")
         elif self.layer is not None and not {"all", GRADCAM} & set(self.methods):
@@ -59,6 +64,13 @@ class Question:
                 "a layer needs a neuron (--neuron strongest, or --neuron CHANNEL[:Y:X]) or "
                 f"--method {GRADCAM}"
             )
+
+    def count(self) -> int:
+        """Count the answers for each photograph; a class that is named twice counts twice."""
+        if self.neuron is not None:
+            return len(parse_neurons(self.neuron))
+        strongest = _count_strongest(self.target)
+        return len((self.target or "").split(",")) if strongest is None else strongest
 
     def list_methods(self) -> list[str]:
         """List the methods with ``all`` spelled out.
@@ -74,27 +86,73 @@ class Question:
         return list(dict.fromkeys(names))
 
 
-def parse_neuron(text: str) -> tuple[int | None, tuple[int, ...]]:
-    """Read a neuron as it is written on the command line.
+def parse_neurons(text: str) -> list[tuple[int | None, Place]]:
+    """Read neurons as they are written on the command line.
 
     Args:
-        text: ``strongest``, ``CHANNEL``, or ``CHANNEL:Y:X``.
+        text: ``strongest``, ``CHANNEL``, ``FIRST-LAST`` or ``CHANNEL:Y:X``, or several of these
+            with commas between.
 
     Returns:
-        The channel, None for the strongest one, and the place, empty for the strongest one.
+        Of each, once, in the order written, the channel, None for the strongest one, and the
+        place, empty for the strongest one.
 
     Raises:
-        QuestionError: If it is written otherwise.
+        QuestionError: If it is written otherwise, or a range is of a million channels or more.
     """
-    if text.lower() == "strongest":
-        return None, ()
-    try:
-        channel, *place = (int(part) for part in text.split(":"))
-    except ValueError:
-        raise QuestionError(
-            f"a neuron is `strongest`, CHANNEL or CHANNEL:Y:X, not {text!r}"
-        ) from None
-    return channel, tuple(place)
+    found: list[tuple[int | None, Place]] = []
+    for part in (part.strip() for part in text.split(",")):
+        channels = re.fullmatch(r"(\d+)\s*-\s*(\d+)", part)
+        place = re.fullmatch(r"-?\d+(:-?\d+)*", part)
+        if part.lower() == "strongest":
+            found.append((None, ()))
+        elif channels and int(channels[1]) <= int(channels[2]) < _MOST_NEURONS:
+            found += ((number, ()) for number in range(int(channels[1]), int(channels[2]) + 1))
+        elif place:
+            channel, *rest = map(int, part.split(":"))
+            found.append((channel, tuple(rest)))
+        else:
+            raise QuestionError(
+                "a neuron is `strongest`, CHANNEL, a range such as 0-15, or CHANNEL:Y:X, and "
+                f"several have commas between them; not {part!r}"
+            )
+    return list(dict.fromkeys(found))
+
+
+def find_targets(text: str | None, categories: list[str] | None, scores: Tensor) -> list[int]:
+    """Find the classes that are meant.
+
+    Args:
+        text: What ``find_target`` takes, several of that with commas between, or ``topN`` for the N
+            classes with the largest scores.
+        categories: As for ``find_target``.
+        scores: As for ``find_target``.
+
+    Returns:
+        Their numbers, each once, in the order written, or from the largest score down.
+
+    Raises:
+        IndexError: If there is no class of a number, or there are not as many.
+        UnknownNameError: If no class, or more than one, has a name.
+    """
+    count = _count_strongest(text)
+    if count is not None:
+        if not 1 <= count <= scores.numel():
+            raise IndexError(
+                f"target {text!r} is out of range: there are {scores.numel()} classes, so top1 to "
+                f"top{scores.numel()}"
+            )
+        return [int(index) for index in scores.topk(count).indices]
+    names = [name.lower() for name in categories or ()]
+    if text is None or text.lower() in names:  # a name may hold a comma
+        return [find_target(text, categories, scores)]
+    parts = (part.strip() for part in text.split(","))
+    return list(dict.fromkeys(find_target(part, categories, scores) for part in parts))
+
+
+def _count_strongest(text: str | None) -> int | None:
+    found = re.fullmatch(r"top(\d+)", (text or "").strip().lower())
+    return int(found[1]) if found else None
 
 
 def find_target(text: str | None, categories: list[str] | None, scores: Tensor) -> int:

@@ -21,11 +21,10 @@ torch.Size([4, 9, 3, 4, 4])
 
 ``found.save_html("page")`` writes the page.
 
-In reading order: ``crops`` (the part of an image that a neuron cannot tell from the whole),
-``samples`` (images read once), ``projector`` and ``projection`` (crops in, projections out),
-``data`` (what came of it), ``pictures``, ``sheet`` and ``page`` (how that is drawn), ``collection``
-(the gallery: the data with its views), ``files`` (a whole layer, in parts), ``evolution`` (the same
-channels over training).
+In reading order: ``samples`` (images read once), ``projector`` and ``projection`` (crops in,
+projections out), ``data`` (what came of it), ``pictures``, ``sheet`` and ``page`` (how that is
+drawn), ``collection`` (the gallery: the data with its views), ``files`` (a whole layer, in parts),
+``evolution`` (the same channels over training).
 """
 
 from captum_deconv.gallery.collection import Gallery

@@ -2,9 +2,9 @@
 
 A projection is the gradient of one neuron to its image under a method's rule (see
 :mod:`captum_deconv.engine.rules`), seeded as in Zeiler & Fergus 2013 with the activation itself.
-Each neuron is given only what it sees of its image (:mod:`captum_deconv.gallery.crops`), the
-forward pass stops at the layer, and the crops of one size go through it together: one graph, and
-one backward pass for each method, in which every example's neuron is another channel and place.
+Each neuron is given only what it sees of its image (:mod:`captum_deconv.receptive_field.crops`),
+the forward pass stops at the layer, and the crops of one size go through it together: one graph,
+and one backward pass for each method, in which every example's neuron is another channel and place.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from captum_deconv.engine import forward
 from captum_deconv.engine.lean import Memory
 from captum_deconv.engine.methods import Method
-from captum_deconv.engine.recording import Gradients, ModelCall, Recording
-from captum_deconv.gallery import crops
+from captum_deconv.engine.recording import ModelCall, OfCrops
 from captum_deconv.gallery.samples import to_bytes
+from captum_deconv.receptive_field import crops
 from captum_deconv.receptive_field.shapes import find_field
 
 Seed = Literal["activation", "one"]
@@ -26,9 +26,6 @@ _PIXELS_ON_CPU, _PIXELS_ON_GPU = 4 * 224**2, 64 * 224**2
 
 _PASS = 224**2 // 16
 """Pixels that take about as long as a pass more: crops are grown to one size for less than that."""
-
-_WORTH_LOOKING_AT = 3 * 224**2
-"""Values of a batch below which looking after what is kept takes longer than it is worth."""
 
 _EXACT, _MIXED = 1e-3, 5e-2
 """How far an activation may lie from the index's, of the largest there, by its precision."""
@@ -96,26 +93,6 @@ def _prepare_capture(model: nn.Module, layer: str) -> forward.Capture:
     capture = forward.capture(model, layer, stop=layer not in known)
     capture.stop = known.setdefault(layer, capture.stop)
     return capture
-
-
-class _OfNeurons(Recording[list[Gradients]]):
-    """From a neuron of each example to its image, by each method."""
-
-    def __init__(
-        self, call: ModelCall, methods: Sequence[Method], capture: forward.Capture
-    ) -> None:
-        super().__init__(call, methods)
-        self._prepared = capture
-
-    def _prepare_capture(self) -> forward.Capture:
-        return self._prepared
-
-    def _explain(
-        self, question: Callable[[Tensor], tuple[Tensor, Tensor]], keep: bool
-    ) -> list[Gradients]:
-        ((layer,),) = self._captured()
-        selected, start = question(layer)
-        return self._differentiate([selected], self.leaves, self.methods, keep=keep, start=[start])
 
 
 class Projector:
@@ -231,9 +208,8 @@ class Projector:
     def _project(self, batch: Sequence[_Job]) -> None:
         """Project a batch of crops of one size: each is an example, with a neuron of its own."""
         images = torch.stack([job.part for job in batch]).to(self.device)
-        small = self.memory == "light" and images.numel() < _WORTH_LOOKING_AT
-        call = ModelCall(self.model, images, memory="autograd" if small else self.memory)
-        recording = _OfNeurons(call, self.asked, self.capture)
+        call = ModelCall(self.model, images, memory=self.memory)
+        recording = OfCrops(call, self.asked, self.capture)
         try:
             found = recording.answer(lambda layer: self._select(layer, batch))
         except torch.OutOfMemoryError:

@@ -22,7 +22,8 @@ Example:
     ((0, 7), (9, 17))
 
 In reading order: ``steps`` (one operation's interval), ``nodes`` (which of autograd's nodes is
-which step), ``field`` (composed over a graph), ``shapes`` (the same, without computing anything).
+which step), ``field`` (composed over a graph), ``shapes`` (the same, without computing anything),
+``crops`` (the part of an image that a neuron cannot tell from all of it).
 """
 
 from captum_deconv.receptive_field.field import ReceptiveField, of, trace

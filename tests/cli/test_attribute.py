@@ -124,6 +124,48 @@ def test_neurons(call, folder, tmp_path, neuron):
     assert torch.equal(tensors["guided_backprop"], expected)
 
 
+def test_several_neurons(call, folder, tmp_path):
+    result = call(
+        *("attribute", folder / "one.png", "-m", network(), "--layer", "features.2"),
+        *("--neuron", "0-2,4:1:2", "-s", "a.safetensors", "-o", "a.svg"),
+    )
+    assert result.exit_code == 0, result.output
+    assert result.output.count("one.png") == 1  # what the network saw is said once
+    assert result.output.count("of features.2, activation") == 4
+    tensors, record = load_results(tmp_path / "a.safetensors")
+    neurons = [image["neuron"] for image in record["images"]]
+    assert [neuron["channel"] for neuron in neurons] == [0, 1, 2, 4]
+    assert neurons[3]["place"] == [1, 2]
+    model = load_model(network()).model
+    guided = captum_deconv.NeuronGuidedBackprop(model, model.features[2])
+    for row, neuron in enumerate(neurons):
+        selector = (neuron["channel"], *neuron["place"])
+        expected = guided.attribute(tensors["inputs"][:1], selector)
+        assert torch.equal(tensors["guided_backprop"][row : row + 1], expected)
+    assert (tmp_path / "a.svg").read_text().count("Channel") >= 1
+
+
+@pytest.mark.parametrize(
+    ("target", "layer"), [("3,tench,egyptian", ()), ("top3", ("--layer", "features.2"))]
+)
+def test_several_targets(call, folder, tmp_path, target, layer):
+    result = call(
+        *("attribute", folder / "one.png", "-m", network(), "-t", target, *layer),
+        *("-s", "a.safetensors", "-o", "a.svg"),
+    )
+    assert result.exit_code == 0, result.output
+    assert result.output.count("target:") == 3
+    tensors, record = load_results(tmp_path / "a.safetensors")
+    targets = [image["target"]["index"] for image in record["images"]]
+    model = load_model(network()).model
+    scores = model(tensors["inputs"][:1])[0]
+    assert targets == ([3, 0, 2] if target != "top3" else scores.topk(3).indices.tolist())
+    assert ("guided_gradcam" in tensors) == bool(layer)
+    for row, index in enumerate(targets):
+        expected = captum_deconv.Deconvnet(model).attribute(tensors["inputs"][:1], index)
+        assert torch.equal(tensors["deconvnet"][row : row + 1], expected)
+
+
 def test_neuron_of_a_network_without_classes(call, folder):
     result = call(
         *("attribute", folder / "one.png", "-m", network("Dictionary"), "-o", "a.png"),

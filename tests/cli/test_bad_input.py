@@ -144,5 +144,7 @@ def test_unknown_command(call):
 
 def test_too_many_images_for_a_picture(call, folder):
     words = ("attribute", *[folder / "one.png"] * 33, "-m", network())
-    assert_one_line(call(*words, "-o", "a.png"), 2, "at most 32 images", "--save")
+    assert_one_line(call(*words, "-o", "a.png"), 2, "at most 32 rows", "33 images", "--save")
     assert call(*words, "-s", "a.safetensors", "--method", "deconvnet").exit_code == 0
+    several = (*words[:12], "-m", network(), "-t", "top3", "-o", "a.png")
+    assert_one_line(call(*several), 2, "at most 32 rows", "11 images with 3 rows each", "--save")

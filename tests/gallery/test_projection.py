@@ -18,7 +18,8 @@ from captum_deconv import (
     receptive_field,
 )
 from captum_deconv.features.index import ActivationIndex, IndexMismatchError
-from captum_deconv.gallery import crops, projector
+from captum_deconv.gallery import projector
+from captum_deconv.receptive_field import crops
 from captum_deconv.receptive_field.shapes import find_field
 
 REFERENCES = {

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from captum_deconv.receptive_field import ReceptiveField
+from captum_deconv.receptive_field.field import ReceptiveField
 
 Box = tuple[tuple[int, int], ...]
 Size = tuple[int, ...]
