@@ -14,42 +14,19 @@ import json
 import statistics
 import time
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import captum.attr
 import torch
 import torchvision
-from parts.machine import describe_machine, synchronize
+from parts.machine import describe_machine
+from parts.timing import ratio, time_alternately
 
 import captum_deconv
 from captum_deconv.engine import checks, forward, modes, overriding, rectifiers, rules
 
 TARGET = 281
 LAYERS = {"resnet50": ("layer1", (7, 20, 20)), "vgg16": ("features.9", (7, 40, 40))}
-
-
-def time_alternately(
-    calls: dict[str, Callable[[], object]], device: torch.device, rounds: int
-) -> dict[str, list[float]]:
-    """Return the seconds of each call in each round; the calls take turns within a round."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for number in range(rounds + 1):
-        for name, call in calls.items():
-            synchronize(device)
-            start = time.perf_counter()
-            call()
-            synchronize(device)
-            if number:  # the first round warms up
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def ratio(numerator: list[float], denominator: list[float]) -> dict[str, float]:
-    """Return the median of the ratios pair by pair, with the quartiles."""
-    ratios = [a / b for a, b in zip(numerator, denominator, strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    return {"median": round(middle, 4), "quartiles": [round(low, 4), round(high, 4)]}
 
 
 def bare_gradient(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:

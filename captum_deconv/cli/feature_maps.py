@@ -108,6 +108,14 @@ Checkpoint = Annotated[
 Strict = Annotated[
     bool, typer.Option("--strict", help="Stop at an image that cannot be read; else skip it.")
 ]
+Fast = Annotated[
+    bool,
+    typer.Option(
+        "--fast",
+        help="Work with a faster copy of the network (batch norms folded, channels-last) and say "
+        "how far that is from the network itself.",
+    ),
+]
 ScanDevice = Annotated[
     str, typer.Option("--device", help="auto, cpu, cuda or cuda:N; auto gives each process a GPU.")
 ]
@@ -177,6 +185,7 @@ def scan_folder(
     workers: int,
     checkpoint: Path | None,
     strict: bool,
+    fast: bool,
 ) -> tuple[LoadedModel, ImageFiles, ActivationIndex]:
     """Scan a folder of images; the first process writes the index and says what was found."""
     from captum_deconv import features
@@ -192,6 +201,7 @@ def scan_folder(
         num_workers=workers,
         checkpoint=checkpoint,
         strict=strict,
+        fast=fast,
         progress=process.rank == 0,
     )
     if process.rank == 0:
@@ -206,7 +216,11 @@ def _say_scanned(index: ActivationIndex, path: Path) -> None:
     typer.echo(f"scanned: {length} images{skipped}")
     for layer in index.layers:
         dead = int((index.values[layer] <= 0).all(dim=1).sum())
-        typer.echo(f"  {layer}: {len(index.values[layer])} channels, {dead} never above zero")
+        difference = index.metadata.get("fast", {}).get(layer)
+        told = "" if difference is None else f", on the first batch within {difference:.1e}"
+        typer.echo(f"  {layer}: {len(index.values[layer])} channels, {dead} never above zero{told}")
+    if "fast" in index.metadata:
+        typer.echo(f"precision: {index.metadata['precision']}")
     typer.echo(f"index: {path}")
 
 
@@ -230,6 +244,7 @@ def show(
     methods: list[str],
     seed: SeedName,
     workers: int,
+    fast: bool,
 ) -> None:
     """Write a layer's page and contact sheets, and print where they are."""
     from captum_deconv.gallery.files import describe, show_layer
@@ -244,6 +259,7 @@ def show(
         methods=methods,
         seed=cast(Any, seed.value),
         workers=workers,
+        fast=fast,
         about=describe(loaded, f"{len(dataset)} images of {dataset.root.resolve().name}"),
     )
     for sheet in exhibit.sheets:

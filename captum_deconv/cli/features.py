@@ -12,6 +12,7 @@ from captum_deconv.cli.feature_maps import (
     Channels,
     Checkpoint,
     DataFolder,
+    Fast,
     LayerNames,
     Methods,
     NetworkName,
@@ -58,6 +59,7 @@ def features(
     device: ScanDevice = "auto",
     checkpoint: Checkpoint = None,
     strict: Strict = False,
+    fast: Fast = False,
 ) -> None:
     """Show what excites a layer's feature maps: scan and gallery in one.
 
@@ -81,9 +83,12 @@ def features(
             workers=workers,
             checkpoint=checkpoint,
             strict=strict,
+            fast=fast,
         )
         if process.rank != 0:
             return
         for name in layer:
             folder = out if len(layer) == 1 else out / name
-            show(loaded, index, dataset, folder, name, wanted, spell_out(method), seed, workers)
+            show(
+                loaded, index, dataset, folder, name, wanted, spell_out(method), seed, workers, fast
+            )

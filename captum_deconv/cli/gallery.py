@@ -11,6 +11,7 @@ import typer
 from captum_deconv.cli.feature_maps import (
     Channels,
     DataFolder,
+    Fast,
     Methods,
     NetworkName,
     ScanDevice,
@@ -53,6 +54,7 @@ def gallery(
     seed: Seeds = SeedName.activation,
     workers: Workers = 0,
     device: ScanDevice = "auto",
+    fast: Fast = False,
 ) -> None:
     """Project what excites a layer's channels back to pixels: a page and a contact sheet.
 
@@ -80,7 +82,7 @@ def gallery(
     with join(device) as process:
         loaded = load_network(model, weights, [name], process)
         dataset = open_folder(data, loaded)
-        show(loaded, found, dataset, out, name, wanted, spell_out(method), seed, workers)
+        show(loaded, found, dataset, out, name, wanted, spell_out(method), seed, workers, fast)
 
 
 def _refuse_several_processes() -> None:

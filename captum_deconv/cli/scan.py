@@ -11,6 +11,7 @@ from captum_deconv.cli.feature_maps import (
     BatchSize,
     Checkpoint,
     DataFolder,
+    Fast,
     LayerNames,
     NetworkName,
     ScanDevice,
@@ -39,6 +40,7 @@ def scan(
     device: ScanDevice = "auto",
     checkpoint: Checkpoint = None,
     strict: Strict = False,
+    fast: Fast = False,
 ) -> None:
     """Find the images that excite each channel of some layers most.
 
@@ -70,4 +72,5 @@ def scan(
             workers=workers,
             checkpoint=checkpoint,
             strict=strict,
+            fast=fast,
         )

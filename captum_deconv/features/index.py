@@ -51,7 +51,8 @@ class ActivationIndex:
         skipped: The samples that could not be read: by index, the name and the reason.
         covered: The samples that were looked at, as sorted ranges ``(start, stop)``.
         metadata: What the index was made from: ``model``, ``dataset``, ``layers``, ``k``,
-            ``per_image``, ``batch_size``, ``precision`` and ``versions``.
+            ``per_image``, ``batch_size``, ``precision`` and ``versions``; of a fast scan, under
+            ``fast``, by layer the difference that it made.
     """
 
     values: dict[str, Tensor]

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deconv.engine import forward, modes
+from captum_deconv.engine.fast import measure_difference
 from captum_deconv.features.batches import Batch, read_batches
 from captum_deconv.features.index import ActivationIndex, IndexMismatchError, first_samples
 from captum_deconv.features.progress import show_progress
@@ -44,6 +46,7 @@ class Run:
     """A scan under way: what it works on, and what it has found."""
 
     model: nn.Module
+    reference: nn.Module | None
     dataset: Any
     index: ActivationIndex
     device: torch.device
@@ -129,6 +132,8 @@ class Run:
             return
         samples = batch.samples.to(self.device, non_blocking=True)
         images = batch.images.to(self.device, non_blocking=True)
+        if self.reference is not None and "fast" not in self.index.metadata:
+            self.index.metadata["fast"] = self._measure_differences(self.reference, images)
         findings: dict[str, _Finding] = {}
         with self._watched(captures, samples, findings), self._precision():
             self.model(images)
@@ -140,6 +145,21 @@ class Run:
                 )
             self.rankings[layer] = findings[layer].ranking
             self._count_nans(layer, findings[layer], batch.samples)
+
+    def _measure_differences(self, reference: nn.Module, images: Tensor) -> dict[str, float]:
+        """Return how far each layer's activations are from the reference's, of their largest."""
+        by_model = []
+        for model in (self.model, reference):
+            found: dict[str, Tensor] = {}
+            with ExitStack() as hooks, self._precision():
+                for layer in self.index.layers:
+                    keep = partial(_keep, found, layer, len(images))
+                    hook = model.get_submodule(layer).register_forward_hook(keep)
+                    hooks.callback(hook.remove)
+                model(images)
+            by_model.append(found)
+        fast, exact = by_model
+        return {layer: measure_difference(fast[layer], exact[layer]) for layer in fast}
 
     def _precision(self) -> torch.autocast:
         # Weights cast once would be kept for the pass: a gain in time that costs their memory.
@@ -210,6 +230,12 @@ class Run:
         self.index.nan_samples[layer] = first_samples(
             self.index.nan_samples.get(layer, []), affected
         )
+
+
+def _keep(
+    found: dict[str, Tensor], layer: str, batch_size: int, module: nn.Module, args: Any, output: Any
+) -> None:
+    found[layer] = _check_output(layer, output, batch_size).clone()  # before anything in place
 
 
 def _check_output(layer: str, output: Any, batch_size: int) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from captum_deconv.engine.fast import make_fast
 from captum_deconv.features import distributed
 from captum_deconv.features.index import ActivationIndex
 from captum_deconv.features.records import describe_dataset, describe_model, describe_versions
@@ -35,6 +36,7 @@ def scan(
     num_workers: int = 0,
     device: torch.device | str | None = None,
     autocast: torch.dtype | None = None,
+    fast: bool = False,
     per_image: int = 1,
     strict: bool = False,
     checkpoint: str | Path | None = None,
@@ -62,6 +64,9 @@ def scan(
         num_workers: How many processes read and transform images; 0 does it in this one.
         device: Where the model is; by default where its first parameter is.
         autocast: A type such as ``torch.bfloat16`` for mixed precision.
+        fast: Whether to scan a faster copy of the model, with its batch norms folded into its
+            convolutions and in channels-last; ``metadata["fast"]`` says how far the layers'
+            activations are from the model's own on the first batch.
         per_image: How many places of one image may stand in one channel's ranking.
         strict: Whether a sample that cannot be read ends the scan rather than being skipped.
         checkpoint: A file that keeps what was found so far, and from which a scan that was killed
@@ -92,14 +97,17 @@ def scan(
     number, count = distributed.find_shard() if shard is None else shard
     if not 0 <= number < count:
         raise ValueError(f"shard {(number, count)}: the number must be in 0 to {count - 1}")
-    index = ActivationIndex(
-        {}, {}, {}, metadata=_describe(model, layers, dataset, k, batch_size, autocast, per_image)
-    )
+    metadata = _describe(model, layers, dataset, k, batch_size, autocast, per_image)
+    faster = make_fast(model, layers) if fast else None
+    if faster is not None:
+        metadata["precision"] += f", {faster.describe()}"
+    index = ActivationIndex({}, {}, {}, metadata)
     if merging and count > 1:
         for rank, metadata in enumerate(distributed.gather(index.metadata)):
             index.check_metadata(metadata, f"processes {number} and {rank} differ")
     run = Run(
-        model=model,
+        model=model if faster is None else faster.model,
+        reference=None if faster is None else model,
         dataset=dataset,
         index=index,
         device=device,

@@ -70,6 +70,7 @@ def show_layer(
     methods: Sequence[str] = ("deconvnet",),
     seed: Seed = "activation",
     workers: int = 0,
+    fast: bool = False,
     about: str = "",
     most_bytes: int = _MOST_BYTES,
     report: Callable[[int], None] | None = None,
@@ -87,6 +88,7 @@ def show_layer(
         methods: As for ``gallery.project``.
         seed: As there.
         workers: Processes that read images.
+        fast: As for ``gallery.project``.
         about: What captions should add on the model and the data.
         most_bytes: About how much memory projections may take at a time.
         report: Called with the number of channels after each part that was projected.
@@ -127,6 +129,7 @@ def show_layer(
             about=about,
             workers=workers,
             check=check,
+            fast=fast,
         )
         if report is not None:
             report(len(part))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from captum_deconv.engine.coverage import Activations, Uncovered
+from captum_deconv.engine.fast import FastCopy, make_fast
 from captum_deconv.engine.lean import Memory, check_memory
 from captum_deconv.engine.methods import prepare_methods
 from captum_deconv.features.records import name_sample
@@ -46,6 +47,7 @@ def project(
     workers: int = 0,
     check: bool = True,
     memory: Memory = "light",
+    fast: bool = False,
 ) -> Gallery:
     """Project each channel's strongest neurons back to pixels.
 
@@ -78,6 +80,9 @@ def project(
         check: Whether to make sure that the index is of this model and data set, which hashes all
             weights once, and again when they change. Activations are compared in any case.
         memory: What is kept for the backward passes, as for :func:`captum_deconv.gradient_func`.
+        fast: Whether to project through a faster copy of the model, as for
+            :func:`captum_deconv.features.scan`; the gallery's ``about`` says how far the first
+            batch of projections was from the model's own.
 
     Returns:
         The gallery, on the CPU.
@@ -113,16 +118,17 @@ def project(
         positions=index.positions[layer][rows].cpu(),
         exact="autocast" not in str(index.metadata.get("precision", "")),
     )
-    projector = Projector(model, layer, asked, seed, neurons, batch_size, restore, memory=memory)
+    given = layer, asked, seed, neurons, batch_size, restore
+    faster = make_fast(model, [layer]) if fast else None
+    used, reference = (model, None) if faster is None else (faster.model, model)
+    projector = Projector(used, *given, reference=reference, memory=memory)
     by_sample = neurons.list_by_sample()
     try:
         projector.project_all(read_images(dataset, list(by_sample), workers), by_sample)
     except FieldTooSmallError as error:
         # A network that the analysis got wrong is slow rather than wrong. Where it is the images
         # that differ, this fails too, and says so.
-        projector = Projector(
-            *(model, layer, asked, seed, neurons, batch_size, restore), whole=True, memory=memory
-        )
+        projector = Projector(used, *given, reference=reference, memory=memory, whole=True)
         projector.project_all(read_images(dataset, list(by_sample), workers), by_sample)
         warnings.warn(
             f"the receptive field found for layer {layer!r} does not hold ({error}): projected "
@@ -145,7 +151,16 @@ def project(
         names={sample: str(name(sample)) for sample in by_sample},
         image_size=projector.image_size,
         seed=seed,
-        about=about,
+        about=f"{about} {_tell(faster, projector.difference)}".strip(),
+    )
+
+
+def _tell(faster: FastCopy | None, difference: float | None) -> str:
+    if faster is None or difference is None:
+        return ""
+    return (
+        f"Projected by a faster copy ({faster.describe()}); in its first batch the projections are "
+        f"within {difference:.1e} of the largest."
     )
 
 

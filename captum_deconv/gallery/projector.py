@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deconv.engine import forward
+from captum_deconv.engine.fast import measure_difference
 from captum_deconv.engine.lean import Memory
 from captum_deconv.engine.methods import Method
 from captum_deconv.engine.recording import ModelCall, OfCrops
@@ -106,6 +107,7 @@ class Projector:
         neurons: What to project.
         batch_size: Crops in one pass, or None to choose by their size.
         restore: For ``images``, as for :func:`captum_deconv.gallery.project`.
+        reference: The model that a faster copy stands for: the first batch goes through both.
         whole: Whether to project from whole images, whatever the receptive field.
         memory: As for :func:`captum_deconv.gallery.project`.
     """
@@ -120,12 +122,14 @@ class Projector:
         batch_size: int | None,
         restore: Callable[[Tensor], Tensor] | None,
         *,
+        reference: nn.Module | None = None,
         whole: bool = False,
         memory: Memory = "light",
     ) -> None:
         self.model, self.layer, self.asked, self.seed = model, layer, asked, seed
         self.neurons, self.batch_size, self.restore = neurons, batch_size, restore
-        self.whole, self.memory = whole, memory
+        self.whole, self.memory, self.reference = whole, memory, reference
+        self.difference: float | None = None
         self.capture = _prepare_capture(model, layer)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
         self.device, self.dtype = like.device, like.dtype
@@ -221,8 +225,25 @@ class Projector:
             raise FieldTooSmallError(f"the model does not take its crops: {error}") from error
         finally:
             self.capture.tensors.clear()
+        if self.reference is not None and self.difference is None:
+            self.difference = self._measure_difference(self.reference, images, batch, found)
         for projections, (gradients,) in zip(self.projections, found, strict=True):
             self._place_projections(projections, gradients.cpu(), batch)
+
+    def _measure_difference(
+        self,
+        reference: nn.Module,
+        images: Tensor,
+        batch: Sequence[_Job],
+        found: Sequence[Sequence[Tensor]],
+    ) -> float:
+        """Return how far projections are from those by the reference, of the largest there."""
+        call = ModelCall(reference, images, memory=self.memory)
+        recording = OfCrops(call, self.asked, forward.capture(reference, self.layer, stop=True))
+        exact = recording.answer(lambda layer: self._select(layer, batch))
+        return max(
+            measure_difference(fast, other) for (fast,), (other,) in zip(found, exact, strict=True)
+        )
 
     def _select(self, layer: Tensor, batch: Sequence[_Job]) -> tuple[Tensor, Tensor]:
         """Return each example's neuron, of its channel, at its place; and what to start from."""

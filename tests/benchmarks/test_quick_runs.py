@@ -1,4 +1,4 @@
-"""The benchmarks of memory and of many questions run, at a size that takes seconds."""
+"""Benchmarks run, at a size that takes seconds."""
 
 import json
 import subprocess
@@ -6,13 +6,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from parts import fast_page
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-def run(name, tmp_path):
+def run(name, tmp_path, *options):
     out = tmp_path / "result.json"
     command = [sys.executable, str(BENCHMARKS / f"{name}.py"), "--quick", "--out", str(out)]
+    command += options
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-1500:]
     return json.loads(out.read_text())
@@ -21,7 +23,7 @@ def run(name, tmp_path):
 def test_many(tmp_path):
     result = run("many", tmp_path)
     cases = [case for name, case in result.items() if name not in ("machine", "image")]
-    assert len(cases) == 3
+    assert len(cases) == 5
     for case in cases:
         assert case["difference"] < 1e-5
         assert case["times as fast as Captum"] > 0
@@ -32,3 +34,19 @@ def test_memory(tmp_path):
     result = run("memory", tmp_path)
     assert set(result["resnet18"]["MiB"]) == {"captum", "autograd", "light", "lean", "forward"}
     assert result["resnet18"]["time over autograd's"]["autograd"] == 1.0
+    assert set(result["largest batch of resnet18 in 4 GiB"].values()) == {3}  # the most it tries
+
+
+def test_fast(tmp_path):
+    page = tmp_path / "page.md"
+    result = run("fast", tmp_path, "--page", str(page))["results"]["embedded"]
+    assert result["as it is"] == {"time": 1.0, "largest": 0.0, "norm": 0.0}
+    assert result["both"]["norm"] < 1e-4 < result["both, bfloat16"]["norm"]
+    assert f"{result['both']['time']:.2f}, " in page.read_text()
+
+
+def test_the_page_is_of_the_committed_numbers(tmp_path):
+    record = json.loads((BENCHMARKS / "results" / "fast-cpu.json").read_text())
+    fast_page.write_page(tmp_path / "page.md", record)
+    page = BENCHMARKS.parent / "docs" / "faster.md"
+    assert page.read_text() == (tmp_path / "page.md").read_text()

@@ -360,3 +360,46 @@ def test_the_bar_shows_rate_and_time_left():
     assert "left:" in drawn
     assert draw(shown=False, terminal=True).strip("\n") == ""
     assert draw(shown=True, terminal=False).strip("\n") == ""
+
+
+def test_a_fast_scan_says_how_far_it_is_from_the_model():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU(inplace=True), nn.Conv2d(5, 4, 3)
+    ).eval()
+    nn.init.uniform_(model[1].running_mean, -0.5, 0.5)
+    images = torch.rand(10, 3, 12, 12)
+    before = Snapshot(model, images)
+    exact = features.scan(model, ["0", "1", "3"], images, k=3, batch_size=4, progress=False)
+    fast = features.scan(model, ["1", "3"], images, k=3, batch_size=4, progress=False, fast=True)
+    before.assert_unchanged()
+    assert "1 batch norms folded" in fast.metadata["precision"]
+    assert set(fast.metadata["fast"]) == {"1", "3"}
+    assert all(0 <= difference < 1e-5 for difference in fast.metadata["fast"].values())
+    for layer in ("1", "3"):
+        assert torch.equal(fast.samples[layer], exact.samples[layer])
+        torch.testing.assert_close(fast.values[layer], exact.values[layer])
+    fast.check(model, images)  # it is the model's own index
+    kept = features.scan(model, ["0"], images, k=3, batch_size=4, progress=False, fast=True)
+    assert "0 batch norms folded" in kept.metadata["precision"]
+    assert "fast" not in exact.metadata
+
+
+def test_a_fast_scan_goes_on_and_no_other_takes_its_checkpoint(tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 5, 3), nn.BatchNorm2d(5), nn.ReLU()).eval()
+    images, file = torch.rand(10, 3, 12, 12), tmp_path / "part.ckpt"
+    how = {"k": 3, "batch_size": 4, "progress": False, "checkpoint": file}
+    found = features.scan(model, "2", images, fast=True, **how)
+    again = features.scan(model, "2", images, fast=True, **how)
+    assert_equal(found, again)
+    with pytest.raises(features.IndexMismatchError, match="precision"):
+        features.scan(model, "2", images, **how)
+    parts = [
+        features.scan(
+            model, "2", images, k=3, batch_size=4, progress=False, fast=True, shard=(n, 2)
+        )
+        for n in range(2)
+    ]
+    merged = parts[0].merge(parts[1])
+    assert torch.equal(merged.values["2"], found.values["2"])

@@ -368,3 +368,21 @@ class TestErrors:
             found.full(99)
         with pytest.raises(KeyError, match="input_gradient"):
             found.full(0, "input_gradient")
+
+
+def test_fast_projections_say_how_far_they_are():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2)
+    ).eval()
+    nn.init.uniform_(model[1].running_mean, -0.5, 0.5)
+    images = make_images(6, 24, 24)
+    index = features.scan(model, ["3"], images, k=4, progress=False)
+    exact = gallery.project(index, model, images)
+    fast = gallery.project(index, model, images, fast=True, about="A network.")
+    assert fast.about.startswith("A network. Projected by a faster copy (channels-last, 1 batch")
+    assert "of the largest" in fast.about
+    assert torch.equal(fast.boxes, exact.boxes)
+    error = (fast.projections - exact.projections).abs().max()
+    assert 0 < error <= 1e-4 * exact.projections.abs().max()
+    assert exact.about == ""
