@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         NeuronGradient,
         NeuronGuidedBackprop,
     )
+    from captum_deconv.collection import Collection, collect
     from captum_deconv.engine.coverage import (
         Coverage,
         RectifierCoverageError,
@@ -35,6 +36,7 @@ _HOMES = {
         *("NeuronGradient", "NeuronGuidedBackprop", "NeuronDeconvnet"),
         *("LayerGradient", "LayerGuidedBackprop", "LayerDeconvnet", "GuidedGradCam"),
     ),
+    "collection": ("Collection", "collect"),
     "engine.gradients": ("compare", "compare_each", "gradient_func", "strongest"),
     "engine.coverage": (
         "Coverage",
@@ -45,6 +47,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Collection",
     "Coverage",
     "Deconvnet",
     "Deconvolution",
@@ -59,6 +62,7 @@ __all__ = [
     "NeuronGuidedBackprop",
     "RectifierCoverageError",
     "RectifierCoverageWarning",
+    "collect",
     "compare",
     "compare_each",
     "coverage",

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from captum_deconv.cli import attribute, coverage, demo, features, gallery, scan
+from captum_deconv.cli import attribute, collect, coverage, demo, features, gallery, scan
 from captum_deconv.cli.check import command as check_command
 from captum_deconv.cli.console import PROGRAM, OneLineErrors
 
@@ -33,6 +33,7 @@ app.command(context_settings={"allow_extra_args": True})(check_command.check)
 app.command(no_args_is_help=True)(scan.scan)
 app.command(no_args_is_help=True)(gallery.gallery)
 app.command(no_args_is_help=True)(features.features)
+app.command(no_args_is_help=True)(collect.collect)
 app.command()(demo.demo)
 
 
@@ -72,5 +73,6 @@ def _start(
       captum-deconv attribute cat.jpg --model resnet50 --out cat.png
       captum-deconv coverage --model mobilenet_v2
       captum-deconv check --conv in=3,out=8,kernel=3,stride=2
+      captum-deconv collect photographs --model resnet50 --out attributions
       captum-deconv features --layer relu2 --data photographs --out relu2
     """

@@ -195,13 +195,16 @@ class Recording(ABC, Generic[Answer]):
     def _explain(self, question: Any, keep: bool) -> Answer:
         """Answer a question; keep the graph if others follow."""
 
-    def _select_target(self, target: Target) -> Tensor:
+    def _find_output(self) -> Tensor:
         output = self.output
         if self.call.output is not None:
-            output = pick(output, self.call.output, "what the model returned", "output")
-        elif not isinstance(output, Tensor):
+            return pick(output, self.call.output, "what the model returned", "output")
+        if not isinstance(output, Tensor):
             raise TypeError(refuse(output, "what the model returned", "output"))
-        return select_target(output, target, self.checks)
+        return output
+
+    def _select_target(self, target: Target) -> Tensor:
+        return select_target(self._find_output(), target, self.checks)
 
     def _captured(self) -> list[Gradients]:
         assert self.capture is not None

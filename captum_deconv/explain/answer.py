@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from captum_deconv import (
-    Coverage,
+from captum_deconv.attribution import (
     GuidedGradCam,
     NeuronDeconvnet,
     NeuronGradient,
     NeuronGuidedBackprop,
-    compare_each,
-    coverage,
 )
+from captum_deconv.engine.coverage import Coverage, coverage
+from captum_deconv.engine.gradients import compare_each
 from captum_deconv.explain.question import (
     GRADCAM,
     Question,

@@ -1,4 +1,4 @@
-"""A bar for a long scan: images done, their rate, and the time that is left."""
+"""A bar for a long run: images done, their rate, and the time that is left."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _RateColumn(ProgressColumn):
 
 @contextmanager
 def show_progress(
-    total: int, done: int, *, shown: bool, console: Console | None = None
+    total: int, done: int, *, shown: bool, what: str = "scan", console: Console | None = None
 ) -> Iterator[Callable[[int], None]]:
     """Show a bar on stderr where there is a terminal to show it on.
 
@@ -37,6 +37,7 @@ def show_progress(
         total: How many images there are.
         done: How many an earlier run did already.
         shown: Whether a bar is wanted.
+        what: What is being done.
         console: Where to draw, instead of stderr.
 
     Yields:
@@ -54,5 +55,5 @@ def show_progress(
     with Progress(
         *columns, console=console, disable=not (shown and console.is_terminal)
     ) as progress:
-        task = progress.add_task("scan", total=total, completed=done)
+        task = progress.add_task(what, total=total, completed=done)
         yield lambda count: progress.advance(task, count)

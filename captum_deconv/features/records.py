@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -38,15 +38,24 @@ class UnreadableSampleError(RuntimeError):
     """A sample of the data set that cannot be read; the message names it and says why."""
 
 
+_LABELS = ("label", "labels", "target")
+
+
 def read_sample(dataset: Any, index: int) -> Tensor:
-    """Read one sample's tensor.
+    """Read one sample's tensor; as :func:`read_labelled`."""
+    return read_labelled(dataset, index)[0]
+
+
+def read_labelled(dataset: Any, index: int) -> tuple[Tensor, Any]:
+    """Read one sample's tensor and its label.
 
     Args:
-        dataset: A map-style data set of tensors, or of tuples that begin with one.
+        dataset: A map-style data set of tensors, of tuples ``(tensor, label, ...)``, or of
+            dictionaries with a tensor and, under ``label``, ``labels`` or ``target``, a label.
         index: Which sample.
 
     Returns:
-        The tensor, without a batch dimension.
+        The tensor, without a batch dimension, and the label; None where there is none.
 
     Raises:
         UnreadableSampleError: If reading it failed, whatever the reason.
@@ -56,15 +65,20 @@ def read_sample(dataset: Any, index: int) -> Tensor:
     except Exception as error:  # damaged files raise whatever the damage led the decoder to
         reason = f"{type(error).__name__}: {error}"
         raise UnreadableSampleError(_describe(dataset, index, reason)) from error
-    if isinstance(item, (tuple, list)) and item:
-        item = item[0]
+    label = None
+    if isinstance(item, Mapping):
+        label = next((item[key] for key in _LABELS if key in item), None)
+        tensors = [part for part in item.values() if isinstance(part, Tensor) and part.dim() > 1]
+        item = tensors[0] if tensors else item
+    elif isinstance(item, (tuple, list)) and item:
+        item, label = item[0], item[1] if len(item) > 1 else None
     if not isinstance(item, Tensor):
         reason = (
             f"a {type(item).__name__} where a tensor was expected: give the data set a transform "
             "that ends in a tensor, such as torchvision.transforms.ToTensor()"
         )
         raise UnreadableSampleError(_describe(dataset, index, reason))
-    return item
+    return item, label
 
 
 def _describe(dataset: Any, index: int, reason: str) -> str:

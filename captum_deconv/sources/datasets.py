@@ -10,6 +10,8 @@ preprocessing. Each sample has a name, so that a file that cannot be read can be
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +19,7 @@ from typing import Any, cast
 from PIL import Image
 from torch.utils.data import Dataset
 
-from captum_deconv.sources.images import ImageError, find_images, read_image
+from captum_deconv.sources.images import FolderError, ImageError, find_images, read_image
 
 _OTHERS = {"motorcycle": "stereo_motorcycle"}
 PHOTOGRAPHS = (
@@ -40,27 +42,90 @@ class ImageFiles(Dataset[Any]):
     dot are left out.
 
     Args:
-        folder: Where they are; there need be no folder for each class.
+        place: The folder; there need be no folder for each class. Or a pattern such as
+            ``photographs/*.jpg``, or a text file (``.txt``) with a path on each line, beside it or
+            absolute.
         transform: Turns an upright RGB Pillow image into what ``dataset[i]`` gives.
 
     Attributes:
-        root: The folder.
+        root: The folder that all files are below.
         samples: The files.
+        classes: The names of the folders right below the root, sorted, where every file is in one;
+            else empty. A label is a number of one, as of torchvision's ``ImageFolder``.
         transform: The transform.
 
     Raises:
         FolderError: If there is no such folder, or no image in it.
     """
 
-    def __init__(self, folder: str | Path, transform: Transform) -> None:
-        self.root, self.transform = Path(folder), transform
-        self.samples = find_images(self.root)
+    def __init__(self, place: str | Path, transform: Transform) -> None:
+        self.root, self.transform = Path(place), transform
+        if self.root.suffix.lower() == ".txt" and self.root.is_file():
+            self.root, self.samples = _read_list(self.root)
+        elif any(sign in str(place) for sign in "*?[") and not self.root.exists():
+            self.root, self.samples = _expand(str(place))
+        else:
+            self.samples = find_images(self.root)
+        parts = [path.relative_to(self.root).parts for path in self.samples]
+        self.classes = sorted({above[0] for above in parts}) if min(map(len, parts)) > 1 else []
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, number: int) -> Any:
         return self.transform(read_image(self.samples[number]).image)
+
+    def label_of(self, number: int) -> int | None:
+        """Return the number of a file's class, None where the folders are no classes.
+
+        Args:
+            number: The sample's.
+
+        Returns:
+            The class.
+        """
+        if not self.classes:
+            return None
+        return self.classes.index(self.samples[number].relative_to(self.root).parts[0])
+
+
+class Labelled(Dataset[Any]):
+    """Image files with the labels that their folders give.
+
+    Args:
+        files: The files.
+    """
+
+    def __init__(self, files: ImageFiles) -> None:
+        self.files = files
+        self.root, self.samples, self.transform = files.root, files.samples, files.transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.files[number], self.files.label_of(number)
+
+
+def _read_list(file: Path) -> tuple[Path, list[Path]]:
+    lines = (line.strip() for line in file.read_text(encoding="utf-8").splitlines())
+    paths = [Path(os.path.abspath(file.parent / line)) for line in lines if line]
+    if not paths:
+        raise FolderError(f"{file}: no path in it; a list of images has one on each line")
+    return _common_folder(paths), paths
+
+
+def _expand(pattern: str) -> tuple[Path, list[Path]]:
+    endings = tuple(Image.registered_extensions())
+    found = sorted(glob.glob(pattern, recursive=True))
+    paths = [Path(os.path.abspath(path)) for path in found if path.lower().endswith(endings)]
+    if not paths:
+        raise FolderError(f"{pattern}: no image's path is like this")
+    return _common_folder(paths), paths
+
+
+def _common_folder(paths: Sequence[Path]) -> Path:
+    return Path(os.path.commonpath([path.parent for path in paths]))
 
 
 class PhotographTiles(Dataset[Any]):

@@ -1,0 +1,240 @@
+"""A collection, read back: a data set whose tensors stay on the disk until they are used."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from captum_deconv.collection.layout import FORMAT, MANIFEST, TYPES, CollectionError
+from captum_deconv.sources.names import suggest
+
+if TYPE_CHECKING:
+    import pandas  # type: ignore[import-untyped]  # it publishes no types
+
+_TYPES = {name: dtype for dtype, name in TYPES.items()}
+_PICTURES = 12
+
+
+class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
+    """The attributions of a data set's readable samples, in the data set's order.
+
+    An item is a dictionary: ``name``, ``target`` (a class, or a neuron as ``(channel, *place)``),
+    ``predicted`` and ``label`` (None where there is none), ``score`` (the value that was
+    explained), and by each method's name its attribution ``(C, H, W)``.
+
+    Open one with :meth:`open`.
+    """
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        self.folder = folder
+        self.record: dict[str, Any] = manifest["record"]
+        self.skipped = {int(row): reason for row, reason in manifest["skipped"].items()}
+        self._length: int = manifest["length"]
+        self._names: list[str] | None = manifest["names"]
+        self._shards = [_Shard(folder / name, start) for name, start, _ in manifest["shards"]]
+        self._starts = np.array([start for _, start, _ in manifest["shards"]])
+        self._rows = [row for row in range(self._length) if row not in self.skipped]
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Collection:
+        """Open a collection; its tensors stay on the disk.
+
+        Args:
+            folder: As given to :func:`captum_deconv.collect`.
+
+        Returns:
+            The collection.
+
+        Raises:
+            CollectionError: If there is none, it is not complete, or it is damaged.
+        """
+        folder = Path(folder)
+        path = folder / MANIFEST
+        if not path.exists():
+            begun = any(folder.glob("progress-*.json"))
+            raise CollectionError(
+                f"{folder} holds no complete collection"
+                + (": run collect again to complete it" if begun else f" (no {MANIFEST})")
+            )
+        try:
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            if manifest["format"] != FORMAT:
+                raise CollectionError(f"{path} is of the format {manifest['format']!r}")
+            return cls(folder, manifest)
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, CollectionError):
+                raise
+            raise CollectionError(f"{path} is no manifest of a collection ({error})") from error
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods' names."""
+        return list(self.record["methods"])
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        """Return an item, or a list of them."""
+        if isinstance(index, slice):
+            return [self[place] for place in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"item {index} is out of range: the collection has {len(self)}")
+        row = self._rows[index]
+        shard = self._shards[int(np.searchsorted(self._starts, row, side="right")) - 1]
+        place = row - shard.start
+        item: dict[str, Any] = {"name": self._name(row), "target": int(shard["target"][place])}
+        if self.record["layer"] is not None:
+            item["target"] = (item["target"], *shard["place"][place].tolist())
+        for name in ("predicted", "label"):
+            value = int(shard[name][place])
+            item[name] = None if value < 0 else value
+        item["score"] = float(shard["score"][place])
+        for method in self.methods:
+            item[method] = shard[method][place].clone()
+        return item
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
+
+    def _name(self, row: int) -> str:
+        return str(row) if self._names is None else self._names[row]
+
+    @cached_property
+    def _by_name(self) -> dict[str, int]:
+        return {self._name(row): index for index, row in enumerate(self._rows)}
+
+    def by_name(self, name: str) -> dict[str, Any]:
+        """Return the item of a name: a file's path, or the sample's number where it has none.
+
+        Args:
+            name: The name.
+
+        Returns:
+            The item.
+
+        Raises:
+            KeyError: If there is none; the closest names are given.
+        """
+        if name not in self._by_name:
+            raise KeyError(f"no item {name!r}{suggest(name, list(self._by_name))}")
+        return self[self._by_name[name]]
+
+    def tensor(self, name: str) -> Tensor:
+        """Return a field of all items as one tensor.
+
+        Args:
+            name: A method, ``target``, ``predicted``, ``label``, ``place``, ``score`` or ``norms``.
+
+        Returns:
+            ``(N, ...)``. Of a collection in one file with nothing left out it is mapped from the
+            file, and nothing is loaded before it is used; else it is a copy. Writing to it does not
+            change the file.
+
+        Raises:
+            KeyError: If there is no such field.
+        """
+        known = self._shards[0].fields
+        if name not in known:
+            raise KeyError(f"no field {name!r}{suggest(name, list(known))}")
+        parts = [shard[name] for shard in self._shards]
+        whole = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return whole if not self.skipped else whole[self._rows]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return the scalars as a table: a row for each item.
+
+        Returns:
+            Columns ``name``, ``target``, ``predicted``, ``label``, ``score`` and, for each method,
+            ``norm_<method>``, the Euclidean norm of its attribution before anything was reduced.
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError("to_pandas needs pandas: pip install pandas") from None
+        columns: dict[str, Any] = {"name": [self._name(row) for row in self._rows]}
+        for name in ("target", "predicted", "label", "score"):
+            columns[name] = self.tensor(name).numpy()
+        norms = self.tensor("norms").numpy()
+        for number, method in enumerate(self.methods):
+            columns[f"norm_{method}"] = norms[:, number]
+        return pandas.DataFrame(columns)
+
+    def __repr__(self) -> str:
+        return f"Collection({str(self.folder)!r}, {len(self)} items, {', '.join(self.methods)})"
+
+    def _repr_html_(self) -> str:
+        """Show the first twelve items, for a notebook."""
+        from PIL import Image
+
+        from captum_deconv.drawing.colours import to_colour
+
+        cells = []
+        for item in self[:_PICTURES]:
+            pixels = (to_colour(item[self.methods[0]].float()) * 255).round().astype("uint8")
+            with io.BytesIO() as file:
+                Image.fromarray(pixels).save(file, "PNG")
+                source = base64.b64encode(file.getvalue()).decode()
+            label = html.escape(f"{item['name']}: {item['target']}")
+            cells.append(
+                '<figure style="display:inline-block;margin:4px;width:128px">'
+                f'<img width="128" alt="{label}" src="data:image/png;base64,{source}">'
+                f"<figcaption>{label}</figcaption></figure>"
+            )
+        return f"<p>{html.escape(repr(self))}</p>{''.join(cells)}"
+
+
+class _Shard:
+    """One file's tensors, mapped when they are first asked for."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        self.path, self.start = path, start
+        self._mapped: dict[str, Tensor] = {}
+
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        """The header: of each tensor the type, the shape and the place."""
+        try:
+            with self.path.open("rb") as file:
+                (self._length,) = struct.unpack("<Q", file.read(8))
+                found: dict[str, Any] = json.loads(file.read(self._length))
+            return found
+        except (OSError, ValueError, struct.error) as error:
+            raise CollectionError(f"{self.path} is missing or damaged ({error})") from error
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._mapped:
+            field = self.fields[name]
+            begin, end = (8 + self._length + place for place in field["data_offsets"])
+            if end > self.path.stat().st_size:
+                raise CollectionError(f"{self.path} is damaged: it ends before its tensors do")
+            dtype = _TYPES[field["dtype"]]
+            if begin == end:
+                return torch.empty(field["shape"], dtype=dtype)
+            # A copy on writing: nobody's change reaches the file. Bytes, as numpy has no bfloat16.
+            data = np.memmap(self.path, np.uint8, "c", begin, (end - begin,))
+            self._mapped[name] = torch.from_numpy(data).view(dtype).view(field["shape"])
+        return self._mapped[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the maps behind: a worker of a DataLoader makes its own."""
+        return {"path": self.path, "start": self.start, "_mapped": {}}

@@ -1,0 +1,193 @@
+"""A run under way: answers to their rows, and a record of how far it has come.
+
+Rows are written into place; from time to time what was written is made durable, and only then is
+it recorded as done. What a run that was killed had written since is written again, the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captum_deconv.collection.layout import FORMAT, MANIFEST, CollectionError, Shard
+from captum_deconv.drawing.files import replace_file
+from captum_deconv.features.records import find_differences
+
+_WAITING = 2
+"""Batches that may wait for the disk; with more of them memory would grow."""
+
+
+class Progress:
+    """How far one part of a run has come: a file, until the collection is complete.
+
+    Args:
+        folder: The collection's.
+        number: Of the part.
+        count: How many parts there are.
+        record: What the collection is made from.
+
+    Raises:
+        CollectionError: If the folder holds a run of something else, or in other parts.
+    """
+
+    def __init__(self, folder: Path, number: int, count: int, record: Mapping[str, Any]) -> None:
+        self.folder, self.number, self.count = folder, number, count
+        self.record = json.loads(json.dumps(record))
+        self.done = 0
+        self.skipped: dict[str, str] = {}
+        for path in sorted(folder.glob("progress-*.json")):
+            self._check(path)
+        if self._path(number).exists():
+            found = json.loads(self._path(number).read_text(encoding="utf-8"))
+            self.done, self.skipped = found["done"], found["skipped"]
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"progress-{number}-of-{self.count}.json"
+
+    def _check(self, path: Path) -> None:
+        if not path.stem.endswith(f"-of-{self.count}"):
+            raise CollectionError(
+                f"{path} is of a run in other parts than {self.count}: start as many, or delete "
+                f"{self.folder} to begin afresh"
+            )
+        found = json.loads(path.read_text(encoding="utf-8"))["record"]
+        check_record(self.folder, found, self.record)
+
+    def save(self) -> None:
+        """Write the file."""
+        content = {"record": self.record, "done": self.done, "skipped": self.skipped}
+        with replace_file(self._path(self.number)) as temporary:
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+
+    def finish(
+        self, batches: Sequence[int], length: int, shards: Sequence[Shard], names: Any
+    ) -> bool:
+        """Write the manifest if all parts are complete.
+
+        Args:
+            batches: How many batches each part has.
+            length: How many rows there are.
+            shards: The files.
+            names: Of the samples, or None.
+
+        Returns:
+            Whether they were.
+        """
+        skipped: dict[str, str] = {}
+        for number, count in enumerate(batches):
+            try:
+                found = json.loads(self._path(number).read_text(encoding="utf-8"))
+            except FileNotFoundError:
+                return (self.folder / MANIFEST).exists()  # another part has finished just now
+            if found["done"] < count:
+                return False
+            skipped |= found["skipped"]
+        manifest = {
+            "format": FORMAT,
+            "length": length,
+            "shards": [[shard.path.name, shard.start, shard.stop] for shard in shards],
+            "skipped": {key: skipped[key] for key in sorted(skipped, key=int)},
+            "names": names,
+            "record": self.record,
+        }
+        with replace_file(self.folder / MANIFEST) as temporary:
+            temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        for number in range(self.count):
+            self._path(number).unlink(missing_ok=True)
+        return True
+
+
+def check_record(folder: Path, found: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    """Hold what a folder was made from against what is asked for.
+
+    Args:
+        folder: The collection's.
+        found: Its record.
+        record: Of what is asked for.
+
+    Raises:
+        CollectionError: If they differ; it names what does.
+    """
+    differences = find_differences(dict(found), dict(record))
+    if differences:
+        raise CollectionError(
+            f"{folder} holds a collection of something else (choose another folder, or delete "
+            f"it): {'; '.join(differences)}"
+        )
+
+
+class Writer:
+    """Writes rows in a thread of its own, while the model runs.
+
+    Args:
+        shards: The files.
+        progress: What is recorded as done.
+        seconds: How often.
+    """
+
+    def __init__(self, shards: Sequence[Shard], progress: Progress, seconds: float) -> None:
+        self.shards, self.progress, self._seconds = shards, progress, seconds
+        self._open: dict[Path, int] = {}
+        self._waiting: list[Future[None]] = []
+        self._saved = time.monotonic()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Write until the context ends; then everything that was put is on the disk."""
+        with ThreadPoolExecutor(1) as self._thread:
+            try:
+                yield
+                self._settle(0)
+                self._commit()
+            finally:
+                for descriptor in self._open.values():
+                    os.close(descriptor)
+                self._open = {}
+
+    def put(self, rows: Sequence[int], values: Mapping[str, Tensor], done: int) -> None:
+        """Give rows to write.
+
+        Args:
+            rows: Their numbers.
+            values: Of each field a row for each, on the CPU.
+            done: How many batches are complete with these.
+        """
+        self._settle(_WAITING - 1)
+        self._waiting.append(self._thread.submit(self._write, list(rows), dict(values)))
+        self.progress.done = done
+        if time.monotonic() - self._saved >= self._seconds:
+            self._settle(0)
+            self._commit()
+
+    def _settle(self, left: int) -> None:
+        while len(self._waiting) > left:
+            self._waiting.pop(0).result()
+
+    def _commit(self) -> None:
+        for descriptor in self._open.values():
+            os.fsync(descriptor)
+        self.progress.save()
+        self._saved = time.monotonic()
+
+    def _write(self, rows: list[int], values: dict[str, Tensor]) -> None:
+        for shard in self.shards:
+            inside = [place for place, row in enumerate(rows) if shard.start <= row < shard.stop]
+            if not inside:
+                continue
+            if shard.path not in self._open:
+                self._open[shard.path] = os.open(shard.path, os.O_RDWR)
+            for field in shard.fields:
+                content = values[field.name].contiguous().view(len(rows), -1)
+                for place in inside:
+                    at = shard.offsets[field.name] + (rows[place] - shard.start) * field.row_bytes
+                    data = content[place].view(torch.uint8).numpy().tobytes()
+                    os.pwrite(self._open[shard.path], data, at)
