@@ -162,6 +162,9 @@ def _in_order(tensor: Tensor) -> Tensor:
     return tensor.as_strided((tensor.numel(),), (1,)) if _is_dense(tensor) else tensor.reshape(-1)
 
 
+_MOST_VIEWS = 1024
+
+
 class _Blank:
     """Tensors of any shape whose values nobody reads.
 
@@ -172,6 +175,7 @@ class _Blank:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._bytes = torch.empty(0, dtype=torch.uint8)
+        self._views: dict[Any, Tensor] = {}
 
     def view(
         self, shape: torch.Size, stride: tuple[int, ...], dtype: torch.dtype, device: torch.device
@@ -179,14 +183,21 @@ class _Blank:
         """Return a tensor of this shape and order."""
         if device.type != "cpu":
             return torch.empty_strided(shape, stride, dtype=dtype, device=device)
+        known = self._views.get((shape, stride, dtype))
+        if known is not None:  # every question of many asks for all of them again
+            return known
         extent = 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
         size = max(extent, 1) * dtype.itemsize
         with self._lock:
             if self._bytes.numel() < size:
                 # calloc, which for so much memory is fresh pages; torch.zeros would write to them.
                 self._bytes = torch.from_numpy(np.zeros(2 * size, np.uint8))
-            memory = self._bytes
-        return memory[:size].view(dtype).as_strided(shape, stride)
+                self._views = {}
+            if len(self._views) >= _MOST_VIEWS:
+                self._views = {}
+            view = self._bytes[:size].view(dtype).as_strided(shape, stride)
+            self._views[shape, stride, dtype] = view
+            return view
 
 
 _blank = _Blank()

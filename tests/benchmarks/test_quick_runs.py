@@ -50,3 +50,10 @@ def test_the_page_is_of_the_committed_numbers(tmp_path):
     fast_page.write_page(tmp_path / "page.md", record)
     page = BENCHMARKS.parent / "docs" / "faster.md"
     assert page.read_text() == (tmp_path / "page.md").read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from Linux's /proc")
+def test_collect(tmp_path):
+    result = run("collect", tmp_path)
+    assert result["resnet18"]["pace over bare"] > 0
+    assert result["reading"]["items"] == 300
