@@ -46,6 +46,8 @@ class Random(Dataset[Tensor]):
         return self.length
 
     def __getitem__(self, index: int) -> Tensor:
+        if index >= self.length:
+            raise IndexError(index)  # ends a for loop
         generator = torch.Generator().manual_seed(index)
         return torch.randn(3, self.size, self.size, generator=generator)
 
@@ -170,7 +172,7 @@ def main() -> None:
         print(measure_peak(*options.peak))
         return
     quick = options.quick
-    names, images, size, rounds = ("resnet50", "vgg16"), 32, 224, 3
+    names, images, size, rounds = ("resnet50", "vgg16"), 16, 224, 3
     few, read = 500, 50_000
     if quick:
         names, images, size, rounds, few, read = ("resnet18",), 8, 64, 1, 16, 300

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captum_deconv.cli.console import print_line
 from captum_deconv.cli.feature_maps import (
     ScanDevice,
     Strict,
@@ -155,8 +154,6 @@ def collect(
             progress=process.rank == 0,
         )
         if process.rank == 0 and kept is not None:
-            for row, reason in kept.skipped.items():
-                print_line("skipped", f"{row}: {reason}")
             typer.echo(f"collected: {len(kept)} images, {', '.join(kept.methods)}")
             typer.echo(f"collection: {out}")
 

@@ -142,7 +142,7 @@ def collect(
         methods: Names among ``"input_gradient"``, ``"guided_backprop"`` and ``"deconvnet"``.
         target: The class to explain: ``"predicted"``, ``"label"``, an int, a sequence with one for
             each sample, or a function of ``(outputs, labels)``, with -1 for a label that there is
-            not, to targets ``(N,)``.
+            not, to targets ``(N,)``; of a function only its name is compared when a run goes on.
         layer: A layer's dotted name, to explain a neuron of it in place of a class.
         neuron: Of that layer: ``"strongest"``, a channel (where it is strongest), or ``(c, y, x)``.
         batch_size: Images computed at a time. It belongs to the collection.

@@ -186,11 +186,13 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
         """Show the first twelve items, for a notebook."""
         from PIL import Image
 
-        from captum_deconv.drawing.colours import to_colour
+        from captum_deconv.drawing.colours import to_colour, to_magnitude
 
         cells = []
         for item in self[:_PICTURES]:
-            pixels = (to_colour(item[self.methods[0]].float()) * 255).round().astype("uint8")
+            maps = item[self.methods[0]].float()
+            drawn = to_colour(maps) if maps.shape[0] in (1, 3) else to_magnitude(maps)
+            pixels = (drawn * 255).round().astype("uint8")
             with io.BytesIO() as file:
                 Image.fromarray(pixels).save(file, "PNG")
                 source = base64.b64encode(file.getvalue()).decode()

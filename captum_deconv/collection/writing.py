@@ -143,15 +143,15 @@ class Writer:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Write until the context ends; then everything that was put is on the disk."""
-        with ThreadPoolExecutor(1) as self._thread:
-            try:
+        try:
+            with ThreadPoolExecutor(1) as self._thread:  # at its end nothing is being written
                 yield
                 self._settle(0)
                 self._commit()
-            finally:
-                for descriptor in self._open.values():
-                    os.close(descriptor)
-                self._open = {}
+        finally:
+            for descriptor in self._open.values():
+                os.close(descriptor)
+            self._open = {}
 
     def put(self, rows: Sequence[int], values: Mapping[str, Tensor], done: int) -> None:
         """Give rows to write.
