@@ -7,8 +7,10 @@ selectors: its own gradient to the layer's tensor says which places it looks at,
 """
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -18,6 +20,13 @@ from captum_deconv.engine._captum import NeuronSelector, select_neuron
 from captum_deconv.engine.methods import Method
 from captum_deconv.engine.recording import Gradients, ModelCall, OfCrops, OfNeuron
 from captum_deconv.receptive_field import ReceptiveField, crops, trace
+from captum_deconv.receptive_field.crops import Crop
+
+_Parts = list[tuple[Crop, Tensor]]
+"""Of one question, each image's crop and the gradient to it."""
+
+_AHEAD = 8
+"""Questions that are read ahead: small crops together take less than half the time."""
 
 _PASS = 2 * 56**2
 """Pixels of an image whose backward pass takes about as long as a pass of next to none."""
@@ -45,6 +54,8 @@ class OfCroppedNeuron(OfNeuron):
         self._cropped = cropped and call.additional_forward_args is None
         self._field: ReceptiveField | None = None
         self._slack = 0.0
+        self._ahead: deque[Any] = deque()
+        self._found: deque[_Parts] = deque()
 
     def _record(self, held: Any) -> None:
         super()._record(held)
@@ -59,38 +70,93 @@ class OfCroppedNeuron(OfNeuron):
                 and layer.requires_grad
             )
 
-    def _explain(self, question: NeuronSelector, keep: bool) -> Gradients:
-        found = self._explain_by_crops(question) if self._cropped else None
-        return super()._explain(question, keep) if found is None else (found,)
+    def answer_each(self, questions: Iterable[Any], name: str) -> Iterator[Gradients]:
+        """As for every recording; some questions are read ahead, and their crops pass together."""
+        return super().answer_each(self._read_ahead(iter(questions)), name)
 
-    def _explain_by_crops(self, question: NeuronSelector) -> Tensor | None:
-        """Return the gradient, or None where it is to be had from the whole image only."""
+    def _read_ahead(self, questions: Iterator[Any]) -> Iterator[Any]:
+        failed: Exception | None = None
+        while failed is None:
+            try:
+                self._ahead.extend(islice(questions, _AHEAD))
+            except Exception as error:  # after those that were read before it
+                failed = error
+            if not self._ahead and failed is None:
+                return
+            yield from list(self._ahead)
+        raise failed
+
+    def _explain(self, question: NeuronSelector, keep: bool) -> Gradients:
+        if self._cropped and not self._found:
+            self._found.extend(self._explain_by_crops(list(self._ahead)))
+        self._ahead.popleft()
+        if not self._found:
+            return super()._explain(question, keep)
+        result = torch.zeros_like(self.leaves[0], requires_grad=False)
+        for (cut, gradient), whole in zip(self._found.popleft(), result, strict=True):
+            box = (slice(None), *map(slice, cut.starts, cut.stops))
+            whole[box] = gradient
+        return (result,)
+
+    def _explain_by_crops(self, questions: Sequence[NeuronSelector]) -> list[_Parts]:
+        """Return the crops' gradients of the first questions, as far as there are crops of them."""
         (layer,), (images,) = self._captured()[0], self.leaves
-        selected = select_neuron((layer,), question)
-        if not selected.requires_grad:
-            return None
-        ((start,),) = self._differentiate([selected], [layer], self.methods, keep=True)
-        places = _find_places(start)
-        if places is None:
-            return None
+        starts, places = [], []
+        for number, question in enumerate(questions):
+            try:
+                found = self._locate(layer, question)
+            except (AssertionError, IndexError, TypeError):
+                if number == 0:
+                    raise
+                break  # told when it is its turn
+            if found is None:
+                break
+            starts.append(found[0])
+            places.append(found[1])
+        if not starts:
+            return []
         if self._field is None:
             self._field = trace(layer, images)
             self._slack = _ROUNDING * float(layer.detach().abs().max())
         cuts = _cut_alike(self._field, places)
         if not cuts:
+            return []
+        return self._pass_back(cuts, starts, places)
+
+    def _locate(self, layer: Tensor, question: Any) -> tuple[Tensor, list[list[int]]] | None:
+        """Return what a question's gradient to the layer is, and each image's one place of it."""
+        selected = select_neuron((layer,), question)
+        if not selected.requires_grad:
             return None
+        ((start,),) = self._differentiate([selected], [layer], self.methods, keep=True)
+        places = _find_places(start)
+        return None if places is None else (start, places)
+
+    def _pass_back(
+        self, cuts: list[list[Crop]], starts: list[Tensor], places: list[list[list[int]]]
+    ) -> list[_Parts]:
+        """Run the model on the crops of some questions; none is returned if it takes none."""
+        (layer,), (images,) = self._captured()[0], self.leaves
         rows = torch.arange(len(layer))
-        where = (rows, *torch.tensor(places).unbind(1))
-        there, counts = layer.detach().movedim(1, -1)[where], start.movedim(1, -1)[where]
+        there, counts = [], []
+        for start, of_images in zip(starts, places[: len(cuts)], strict=False):
+            where = (rows, *torch.tensor(of_images).unbind(1))
+            there.append(layer.detach().movedim(1, -1)[where])
+            counts.append(start.movedim(1, -1)[where])
+        inside = torch.tensor([cut.position for of_images in cuts for cut in of_images])
 
         def select(of_crops: Tensor) -> tuple[Tensor, Tensor]:
-            where = (rows, *torch.tensor([cut.position for cut in cuts]).unbind(1))
+            where = (torch.arange(len(inside)), *inside.unbind(1))
             same = of_crops.movedim(1, -1)[where]
-            if not bool(((same.detach() - there).abs() <= self._slack).all()):
+            if not bool(((same.detach() - torch.cat(there)).abs() <= self._slack).all()):
                 raise _DiffersError
-            return same, counts
+            return same, torch.cat(counts)
 
-        parts = [cut.cut_from(image) for cut, image in zip(cuts, images.detach(), strict=True)]
+        parts = [
+            cut.cut_from(image)
+            for of_images in cuts
+            for cut, image in zip(of_images, images.detach(), strict=True)
+        ]
         assert self.capture is not None
         capture = replace(self.capture, tensors={})
         call = replace(self.call, inputs=torch.stack(parts))
@@ -100,12 +166,9 @@ class OfCroppedNeuron(OfNeuron):
             raise
         except Exception:
             self._cropped = False  # it takes no crops; whatever else is wrong, the image will say
-            return None
-        result = torch.zeros_like(images, requires_grad=False)
-        for cut, whole, gradient in zip(cuts, result, gradients, strict=True):
-            box = (slice(None), *map(slice, cut.starts, cut.stops))
-            whole[box] = gradient
-        return result
+            return []
+        by_question = torch.split(gradients, len(layer))
+        return [list(zip(*pair, strict=True)) for pair in zip(cuts, by_question, strict=True)]
 
 
 def _find_places(start: Tensor) -> list[list[int]] | None:
@@ -117,14 +180,22 @@ def _find_places(start: Tensor) -> list[list[int]] | None:
     return torch.stack(places, 1).tolist()
 
 
-def _cut_alike(field: ReceptiveField, places: list[list[int]]) -> list[crops.Crop]:
-    """Return the crops of all places, of one size; none where they would save nothing."""
-    cuts = [crops.cut(field, place) for place in places]
-    size = tuple(map(max, zip(*(cut.size for cut in cuts), strict=True)))
+def _cut_alike(field: ReceptiveField, places: list[list[list[int]]]) -> list[list[Crop]]:
+    """Return crops of one size, of as many questions as take no more than the images.
+
+    None where they would save nothing.
+    """
+    cuts = [[crops.cut(field, place) for place in of_images] for of_images in places]
+    size = tuple(max(lengths) for lengths in zip(*(cut.size for cut in chain(*cuts)), strict=True))
     cuts = [
-        cut if cut.size == size else crops.cut(field, place, size)
-        for cut, place in zip(cuts, places, strict=True)
+        [
+            cut if cut.size == size else crops.cut(field, place, size)
+            for cut, place in zip(of_images, where, strict=True)
+        ]
+        for of_images, where in zip(cuts, places, strict=True)
     ]
-    saved = math.prod(field.image_size) - 2 * math.prod(size)  # a crop goes forward as well
-    alike = all(cut.size == size for cut in cuts)
-    return cuts if alike and saved * len(cuts) > _PASS else []
+    image, crop = math.prod(field.image_size), math.prod(size)
+    saved = image - 2 * crop  # a crop goes forward as well
+    if saved * len(cuts[0]) > _PASS and all(cut.size == size for cut in chain(*cuts)):
+        return cuts[: image // crop]
+    return _cut_alike(field, places[:1]) if len(places) > 1 else []

@@ -41,8 +41,8 @@ class _Neuron(OfLayer, NeuronAttribution):  # type: ignore[misc]  # captum publi
 
         Where the graph proves that a neuron sees only a small part of large images, its gradient is
         taken on that part, which agrees with :meth:`attribute` to the rounding of the convolutions,
-        about 1e-6 of the largest value. With ``cropped=False`` every result is the same as there,
-        bit for bit.
+        about 1e-6 of the largest value; eight selectors are read ahead, and their crops pass
+        together. With ``cropped=False`` every result is the same as there, bit for bit.
         """
         call = self._call(inputs, additional_forward_args, attribute_to_neuron_input)
         recording = OfCroppedNeuron(call, [self._function], cropped=cropped)

@@ -58,7 +58,7 @@ def test_crops_make_no_difference(kind, memory, dtype, bound, photographs, sizes
     found = ask(method, images, selectors)
     before.assert_unchanged()
     assert seen[0] == (SIDE, SIDE)  # once
-    assert len(seen) == 1 + len(selectors)
+    assert len(seen) == 2  # and the crops of all together
     assert all(max(size) < SIDE // 4 for size in seen[1:])
     for one, other in zip(found, expected, strict=True):
         assert one.dtype == dtype
@@ -108,6 +108,48 @@ def test_a_model_that_tells_a_crop_is_asked_in_the_whole_image(kept, photographs
     for one, other in zip(ask(method, photographs, CORNERS), expected, strict=True):
         assert torch.equal(one, other)
     assert len(seen) == 2  # and a crop is tried once
+
+
+def test_questions_with_and_without_crops_take_turns(photographs, sizes):
+    model, (hook, seen) = make_network(), sizes
+    method = NeuronDeconvnet(model, "5")
+    rows = (2, slice(None), 5)  # of no one place
+    selectors = [CORNERS[0], CORNERS[1], rows, *CORNERS, *CORNERS, rows, *CORNERS]
+    expected = [method.attribute(photographs, selector) for selector in selectors]
+    model.register_forward_pre_hook(hook)
+    for one, other in zip(ask(method, photographs, selectors), expected, strict=True):
+        assert (one - other).abs().max() <= 1e-6 * other.abs().max()
+    assert [size[0] < SIDE // 4 for size in seen] == [False, True, True, True, True]
+
+
+def test_crops_of_a_pass_hold_no_more_pixels_than_the_images(photographs):
+    model, pixels = make_network(), []
+    model.register_forward_pre_hook(lambda _, inputs: pixels.append(inputs[0].numel()))
+    wide = nn.Sequential(*model[:6], nn.Conv2d(8, 8, 9, padding=4))
+    wide.register_forward_pre_hook(lambda _, inputs: pixels.append(inputs[0].numel()))
+    selectors = [(1, 17, column) for column in range(10, 26)]
+    ask(NeuronGradient(wide, "6"), photographs, selectors)
+    assert len(pixels) > 3
+    assert max(pixels) == pixels[0]
+
+
+def test_what_was_asked_before_a_stream_broke_is_answered(photographs):
+    def stream():
+        yield CORNERS[0]
+        yield CORNERS[1]
+        raise OSError("the line is dead")
+
+    method, found = NeuronGradient(make_network(), "5"), []
+    with pytest.raises(OSError, match="the line is dead"):
+        found.extend(method.attribute_each(photographs, stream()))
+    assert len(found) == 2
+
+
+def test_a_bad_neuron_among_those_read_ahead_names_its_number(photographs):
+    method, found = NeuronGradient(make_network(), "5"), []
+    with pytest.raises(IndexError, match=r"neuron_selectors\[2\]"):
+        found.extend(method.attribute_each(photographs, [*CORNERS[:2], (99, 0, 0), CORNERS[3]]))
+    assert len(found) == 2
 
 
 def test_a_wrong_crop_is_noticed(photographs, monkeypatch):

@@ -101,15 +101,15 @@ class Odd(nn.Module):
 
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize(
-    "kind", ["plain", "channels_last", "double", "bfloat16", "autocast", "train"]
+    "kind", ["plain", "channels_last", "double", "float16", "bfloat16", "autocast", "train"]
 )
 def test_odd_steps(kind, memory, poison):
     model, images = Odd().eval(), torch.randn(2, 3, 24, 20)
     if kind == "channels_last":
         model = model.to(memory_format=torch.channels_last)
         images = images.to(memory_format=torch.channels_last)
-    if kind in ("double", "bfloat16"):
-        dtype = torch.float64 if kind == "double" else torch.bfloat16
+    if kind in ("double", "float16", "bfloat16"):
+        dtype = torch.float64 if kind == "double" else getattr(torch, kind)
         model, images = model.to(dtype), images.to(dtype)
     if kind == "train":
         model.train()
