@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import json
+import math
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captum_deconv.collection.layout import MANIFEST, CollectionError, Field, Shard, plan
+from captum_deconv.collection.layout import (
+    MANIFEST,
+    SIZES,
+    CollectionError,
+    Field,
+    Shard,
+    find_starts,
+    name_map,
+    plan,
+)
 from captum_deconv.collection.questions import (
+    Answer,
     Reduce,
     TargetOf,
     answer_in_parts,
@@ -24,14 +36,18 @@ from captum_deconv.collection.reading import Collection
 from captum_deconv.collection.samples import (
     NO_LABEL,
     Batch,
+    Sample,
+    Shapes,
     Source,
     open_source,
-    read,
+    probe,
     read_batches,
+    survey,
 )
-from captum_deconv.collection.writing import Progress, Writer, check_record
-from captum_deconv.drawing.files import OutputError, make_folder
+from captum_deconv.collection.writing import Progress, Writer, check_record, finish
+from captum_deconv.drawing.files import OutputError, make_folder, replace_file
 from captum_deconv.engine.coverage import Activations, Uncovered
+from captum_deconv.engine.fast import make_fast, measure_difference
 from captum_deconv.engine.lean import Memory, check_memory
 from captum_deconv.engine.methods import Method, prepare_methods
 from captum_deconv.engine.recording import ModelCall
@@ -70,6 +86,8 @@ class _Job:
     dtype: torch.dtype
     reduce: Reduce
     device: torch.device
+    reference: nn.Module | None = None
+    difference: float | None = None
 
     def work(self, batch: Batch) -> dict[str, Tensor]:
         """Return the rows of a batch, by field."""
@@ -79,17 +97,19 @@ class _Job:
                 f'target="label" needs a label of every sample, and sample {row} has none: give '
                 "a data set of (tensor, label), or another target"
             )
-        call = ModelCall(
-            self.model,
-            batch.images.to(self.device, non_blocking=True),
-            output=self.output,
-            layer=self.layer or "",
-            memory=self.memory,
-        )
-        question = self.target if self.layer is None else self.neuron
         labels = torch.tensor(batch.labels)
-        found = answer_in_parts(*(call, self.methods, question, labels, batch.rows, _tell_halved))
-        norms = [found.attributions[m.method].flatten(1).norm(dim=1) for m in self.methods]
+        found = self._answer(self.model, batch, labels)
+        if self.reference is not None and self.difference is None:
+            exact = self._answer(self.reference, batch, labels)
+            self.difference = max(
+                measure_difference(one, other)
+                for name, maps in found.attributions.items()
+                for one, other in zip(maps, exact.attributions[name], strict=True)
+            )
+        norms = [
+            torch.cat([each.flatten(1) for each in maps], 1).norm(dim=1)
+            for maps in found.attributions.values()
+        ]
         values = {
             "target": found.target,
             "place": found.place,
@@ -100,8 +120,23 @@ class _Job:
             "kept": torch.ones(len(batch.rows), dtype=torch.uint8),
         }
         for name, maps in found.attributions.items():
-            values[name] = reduce_maps(maps, self.reduce).to(self.dtype)
+            for number, each in enumerate(maps):
+                kept = reduce_maps(each, self.reduce)
+                values[name_map(name, number)] = kept.to(self.dtype)
+                shape = torch.tensor(kept.shape[1:]).expand(len(kept), -1)
+                values[name_map("shape", number)] = shape
         return {name: value.detach().cpu() for name, value in values.items()}
+
+    def _answer(self, model: nn.Module, batch: Batch, labels: Tensor) -> Answer:
+        call = ModelCall(
+            model,
+            tuple(each.to(self.device, non_blocking=True) for each in batch.inputs),
+            output=self.output,
+            layer=self.layer or "",
+            memory=self.memory,
+        )
+        question = self.target if self.layer is None else self.neuron
+        return answer_in_parts(*(call, self.methods, question, labels, batch.rows, _tell_halved))
 
 
 def collect(
@@ -117,10 +152,13 @@ def collect(
     num_workers: int = 0,
     dtype: torch.dtype = torch.float16,
     reduce: Reduce = None,
+    inputs: int = 1,
+    by_size: bool | None = None,
     output: Choice = None,
     activations: Activations = "relu",
     uncovered: Uncovered = "warn",
     memory: Memory = "light",
+    fast: bool = False,
     shard: tuple[int, int] | None = None,
     shard_bytes: int = 2**30,
     checkpoint_seconds: float = 30.0,
@@ -135,9 +173,9 @@ def collect(
 
     Args:
         model: In evaluation mode; it is left as it is.
-        data: A map-style data set of tensors ``(C, H, W)``, all of one shape, of tuples
-            ``(tensor, label)`` or of dictionaries; or a ``DataLoader`` of one, whose batches,
-            order and workers are taken.
+        data: A map-style data set of tensors ``(C, H, W)``, of tuples ``(tensor, label)`` or of
+            dictionaries, such as a list or a Hugging Face ``datasets.Dataset``; or a
+            ``DataLoader`` of one, whose batches, order and workers are taken.
         out: The folder. It may exist where it is empty or holds the same collection.
         methods: Names among ``"input_gradient"``, ``"guided_backprop"`` and ``"deconvnet"``.
         target: The class to explain: ``"predicted"``, ``"label"``, an int, a sequence with one for
@@ -150,10 +188,17 @@ def collect(
         dtype: What attributions are kept as.
         reduce: What of them is kept: None for all, ``"sum"`` or ``"abs_max"`` over channels, a size
             to average down to, or a tuple of these, such as ``("sum", 56)``.
+        inputs: How many of a sample's tensors, from the first on, the model takes as positional
+            arguments; of each is kept what it was attributed.
+        by_size: Whether samples differ in size: all are read for theirs first, and batches are of
+            one size each. None finds out from sixteen of them, spread over the data set.
         output: As for :class:`captum_deconv.InputGradient`.
         activations: As for :func:`captum_deconv.compare`.
         uncovered: As for :func:`captum_deconv.compare`.
         memory: As for :func:`captum_deconv.compare`.
+        fast: Whether to use a faster copy of the model, as for
+            :func:`captum_deconv.features.scan`; ``Collection.fast`` says how far the attributions
+            of the first batch are off.
         shard: ``(number, count)`` to do one of ``count`` parts, each in a process of its own on the
             same folder; by default the parts are those of ``torch.distributed``.
         shard_bytes: About how large a file may be.
@@ -186,11 +231,16 @@ def collect(
         known = [name for name, _ in model.named_modules()]
         raise ValueError(f"the model has no layer {layer!r}{suggest(layer, known)}")
     folder = Path(out)
-    source = open_source(data, batch_size, num_workers)
+    source = open_source(data, batch_size, num_workers, inputs)
     length = len(source.order)
     if isinstance(target, Sequence) and not isinstance(target, str) and len(target) != length:
         raise ValueError(f"target has {len(target)} entries, and the data set {length} samples")
+    probes = probe(source)
+    _check_samples(probes)
+    if by_size is None:
+        by_size = any(sample.shapes != probes[0].shapes for sample in probes)
     asked = prepare_methods(names, activations, uncovered)
+    faster = make_fast(model, [layer] if layer else []) if fast else None
     record = {
         "model": describe_model(model),
         "dataset": describe_dataset(source.dataset),
@@ -201,6 +251,9 @@ def collect(
         "batches": _describe_batches(source),
         "dtype": str(dtype).removeprefix("torch."),
         "reduce": list(reduce) if isinstance(reduce, tuple) else reduce,
+        "inputs": inputs,
+        "by size": by_size,
+        "precision": "exact" if faster is None else faster.describe(),
         "activations": activations,
         "shard_bytes": shard_bytes,
         "versions": describe_versions(),
@@ -210,32 +263,41 @@ def collect(
         check_record(folder, kept.record, record)
         return kept
     _check_folder(folder)
-    example = _find_example(source, reduce)
-    like = next(model.parameters(), torch.empty(0))
-    job = _Job(
-        *(model, asked, target, layer, neuron, output, check_memory(memory)),
-        *(dtype, reduce, like.device),
-    )
-    fields = _list_fields(names, tuple(example.shape[1:]), dtype, _count_axes(job, source))
-    shards = plan(folder, length, fields, shard_bytes)
     number, count = distributed.find_shard() if shard is None else shard
     if not 0 <= number < count:
         raise ValueError(f"shard {(number, count)}: the number must be in 0 to {count - 1}")
-    edges = [len(source.batches) * part // count for part in range(count + 1)]
+    job = _Job(
+        *(model if faster is None else faster.model, asked, target, layer, neuron, output),
+        *(check_memory(memory), dtype, reduce, next(model.parameters(), torch.empty(0)).device),
+    )
+    axes = _count_axes(job, probes[0])
+    job.reference = None if faster is None else model
+    _find_kept(probes[0].shapes, reduce)  # a reduction that does not fit is refused here
     make_folder(folder)
+    shapes: list[Shapes | None] = [probes[0].shapes] * length
+    if by_size:
+        shapes = _survey(source, folder / SIZES, record, number, shard is None, progress)
+        source = source.by_size(shapes)
+    fields = _list_fields(names, _find_all_kept(shapes, reduce), dtype, axes)
+    shards = plan(folder, length, fields, shard_bytes)
+    edges = [len(source.batches) * part // count for part in range(count + 1)]
     state = Progress(folder, number, count, record)
-    _make_files(shards, number, count)
+    _make_files(shards)
     writer = Writer(shards, state, checkpoint_seconds)
     _run(job, source, writer, edges[number], edges[number + 1], strict, progress)
-    if shard is None and count > 1:
-        distributed.gather(state.done)  # all parts are written
     known = [name_sample(source.dataset, sample) for sample in source.order]
-    given = known if None not in known else None
-    parts = [stop - start for start, stop in pairwise(edges)]
-    complete = (shard is None and count > 1 and number > 0) or state.finish(
-        parts, length, shards, given
+    state.save(
+        {
+            "length": length,
+            "shards": [[shard.path.name, shard.start, shard.stop] for shard in shards],
+            "names": None if None in known else known,
+        }
     )
-    if shard is None and count > 1:
+    together = shard is None and count > 1
+    if together:
+        distributed.gather(state.done)  # all parts are written
+    complete = (together and number > 0) or finish(folder, folder)
+    if together:
         distributed.gather(complete)  # the manifest is written
     if state.skipped:
         few = [f"{row} ({why})" for row, why in list(state.skipped.items())[:_SHOWN]]
@@ -305,7 +367,7 @@ def _check_folder(folder: Path) -> None:
     strange = [
         path.name
         for path in sorted(folder.iterdir())
-        if not path.name.startswith(("progress-", "attributions-", "."))
+        if not path.name.startswith(("progress-", "attributions-", SIZES, "."))
     ]
     if strange:
         raise CollectionError(
@@ -313,42 +375,72 @@ def _check_folder(folder: Path) -> None:
         )
 
 
-def _find_example(source: Source, reduce: Reduce) -> Tensor:
-    """Return what is kept of the first readable sample, ``(1, C, H, W)``, of zeros."""
-    reason = ""
-    for number in source.order:
-        try:
-            image = read(source.dataset, number).image
-        except UnreadableSampleError as error:
-            reason = reason or str(error)
-            continue
-        if image.dim() != 3 or not image.is_floating_point():
-            raise TypeError(
-                f"sample {number} is {tuple(image.shape)} of {image.dtype}, and images are "
-                "(C, H, W) of a floating-point type"
-            )
-        return reduce_maps(torch.zeros(1, *image.shape), reduce)
-    raise UnreadableSampleError(f"none of the {len(source.order)} samples can be read: {reason}")
+def _check_samples(samples: Sequence[Sample]) -> None:
+    for sample in samples:
+        for each in sample.inputs:
+            image = len(sample.inputs) > 1 or each.dim() == 3
+            if not image or not each.is_floating_point():
+                raise TypeError(
+                    f"a sample is {tuple(each.shape)} of {each.dtype}, and images are "
+                    "(C, H, W) of a floating-point type"
+                )
 
 
-def _count_axes(job: _Job, source: Source) -> int:
+def _count_axes(job: _Job, sample: Sample) -> int:
     """Return how many axes a neuron's place has: those of its layer's map for one image."""
     if job.layer is None:
         return 0
     if isinstance(job.neuron, tuple):
         return len(job.neuron) - 1
-    for number in source.order:
-        try:
-            image = read(source.dataset, number).image
-        except UnreadableSampleError:
-            continue
-        one = Batch([0], image[None], [NO_LABEL])
-        return job.work(one)["place"].shape[1]
-    return 0
+    one = Batch([0], tuple(each[None] for each in sample.inputs), [NO_LABEL])
+    return job.work(one)["place"].shape[1]
+
+
+def _survey(
+    source: Source, file: Path, record: Mapping[str, Any], number: int, wait: bool, shown: bool
+) -> list[Shapes | None]:
+    """Return each sample's shapes; they are read once, and kept for other parts and other runs."""
+    of = {key: record[key] for key in ("dataset", "batches", "inputs")}
+    count = distributed.find_shard()[1] if wait else 1
+
+    def recall() -> list[Shapes | None] | None:
+        if not file.exists():
+            return None
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if found["of"] != json.loads(json.dumps(of)):
+            return None
+        return [each and tuple(map(tuple, each)) for each in found["shapes"]]
+
+    shapes = recall()
+    if shapes is None and (count == 1 or number == 0):
+        with show_progress(len(source.order), 0, shown=shown, what="sizes") as advance:
+            shapes = survey(source, advance)
+        with replace_file(file) as temporary:
+            temporary.write_text(json.dumps({"of": of, "shapes": shapes}), encoding="utf-8")
+    if count > 1:
+        distributed.gather(number)  # the first process has written them
+    found = recall() if shapes is None else shapes
+    assert found is not None
+    return found
+
+
+def _find_kept(shapes: Shapes, reduce: Reduce) -> Shapes:
+    """Return the shapes of what is kept of a sample's attributions."""
+    zeros = (torch.zeros(1, *shape) for shape in shapes)
+    return tuple(tuple(reduce_maps(each, reduce).shape[1:]) for each in zeros)
+
+
+def _find_all_kept(shapes: Sequence[Shapes | None], reduce: Reduce) -> list[Shapes]:
+    """Return it of each row; nothing is kept of one that cannot be read, if rows differ."""
+    kept = {shape: _find_kept(shape, reduce) for shape in set(shapes) if shape is not None}
+    first = next(iter(kept.values()))
+    nothing = tuple((0,) * len(shape) for shape in first)
+    missing = first if len(set(kept.values())) == 1 else nothing
+    return [missing if shape is None else kept[shape] for shape in shapes]
 
 
 def _list_fields(
-    names: Sequence[str], shape: tuple[int, ...], dtype: torch.dtype, axes: int
+    names: Sequence[str], kept: Sequence[Shapes], dtype: torch.dtype, axes: int
 ) -> tuple[Field, ...]:
     scalars = [
         Field("target", (), torch.int64),
@@ -358,13 +450,22 @@ def _list_fields(
         Field("score", (), torch.float32),
         Field("norms", (len(names),), torch.float32),
     ]
-    maps = [Field(name, shape, dtype) for name in names]
+    maps = []
+    for number, first in enumerate(kept[0]):
+        of_rows = [shapes[number] for shapes in kept]
+        if len(set(of_rows)) == 1:
+            maps += [Field(name_map(name, number), first, dtype) for name in names]
+            continue
+        starts = np.cumsum([0, *map(math.prod, of_rows)])
+        maps += [Field(name_map(name, number), (), dtype, starts) for name in names]
+        scalars.append(Field(name_map("shape", number), (len(first),), torch.int64))
+        scalars.append(Field(name_map("start", number), (), torch.int64))
     # The largest types first, so that each tensor begins where its type may.
     ordered = sorted([*scalars, *maps], key=lambda field: -field.dtype.itemsize)
     return (*ordered, Field("kept", (), torch.uint8))
 
 
-def _make_files(shards: Sequence[Shard], number: int, count: int) -> None:
+def _make_files(shards: Sequence[Shard]) -> None:
     """Make the files, if the disk can hold them."""
     missing = sum(shard.size for shard in shards if not shard.path.exists())
     free = shutil.disk_usage(shards[0].path.parent).free
@@ -395,25 +496,42 @@ def _run(
     sizes = [len(batch) for batch in source.batches[first:last]]
     shards, state = writer.shards, writer.progress
     total, before = sum(sizes), sum(sizes[: state.done])
+    by_name = {field.name: field for field in shards[0].fields}
+    begins: dict[str, Tensor] = {}
+    for number in range(source.inputs):
+        field = by_name[name_map(job.methods[0].method, number)]
+        if field.starts is not None:
+            begins[name_map("start", number)] = find_starts(field.starts, shards)
     with show_progress(total, before, shown=shown, what="collect") as advance, writer.running():
         for number, batch in enumerate(read_batches(source, first + state.done, last), state.done):
             for row, reason in batch.unreadable.items():
                 if strict:
                     raise UnreadableSampleError(f"sample {row} cannot be read: {reason}")
                 state.skipped[str(row)] = reason
-            values = job.work(batch) if batch.rows else {}
-            for field in shards[0].fields if values else ():
-                got = tuple(values[field.name].shape[1:])
-                if got != field.shape:
-                    raise ValueError(
-                        f"sample {batch.rows[0]} gives {field.name} of {got}, and the first sample "
-                        f"of {field.shape}: give a transform, or reduce=, that makes them alike"
-                    )
-            if values:
+            if batch.rows:
+                values = job.work(batch)
+                values |= {name: starts[batch.rows] for name, starts in begins.items()}
+                _check_shapes(shards[0].fields, values, batch.rows)
                 writer.put(batch.rows, values, number + 1)
+                state.difference = state.difference or job.difference
             else:
                 state.done = number + 1
             advance(sizes[number])
+
+
+def _check_shapes(fields: Sequence[Field], values: dict[str, Tensor], rows: Sequence[int]) -> None:
+    for field in fields:
+        value = values[field.name]
+        for row in rows if field.starts is not None else rows[:1]:
+            size = field.locate(row + 1, row) // field.dtype.itemsize
+            if value[0].numel() != size or (
+                field.starts is None and value.shape[1:] != field.shape
+            ):
+                raise ValueError(
+                    f"sample {row} gives {field.name} of {tuple(value.shape[1:])}, and not of "
+                    f"{field.shape or size} as was planned: give collect by_size=True if samples "
+                    f"differ in size, or a transform that makes them alike (and the same each time)"
+                )
 
 
 def _tell_halved(count: int) -> None:

@@ -11,15 +11,20 @@ import json
 import math
 import os
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 FORMAT = "captum-deconv collection 1"
 MANIFEST = "manifest.json"
+SIZES = "sizes.json"
 
 TYPES = {
     torch.float16: "F16",
@@ -31,6 +36,8 @@ TYPES = {
 }
 """What safetensors calls the types."""
 
+Starts = np.ndarray[Any, np.dtype[np.int64]]
+
 _PADDED = 4096
 
 
@@ -38,27 +45,34 @@ class CollectionError(ValueError):
     """A folder that is no collection, a damaged one, or one of something else."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Field:
     """One tensor of every shard: a row for each sample.
 
     Attributes:
         name: The tensor's.
-        shape: Of one row.
+        shape: Of one row; empty where rows differ.
         dtype: The tensor's.
+        starts: Where rows differ in size, the values before each of the collection's rows, and
+            after the last. Such a tensor has one axis, and the rows one after the other.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
+    starts: Starts | None = None
 
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return math.prod(self.shape) * self.dtype.itemsize
+    def locate(self, row: int, first: int = 0) -> int:
+        """Return the bytes between the beginnings of a row and of the first one."""
+        values = (
+            (row - first) * math.prod(self.shape)
+            if self.starts is None
+            else int(self.starts[row] - self.starts[first])
+        )
+        return values * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shard:
     """One file, for the rows ``start`` to ``stop``."""
 
@@ -78,8 +92,10 @@ class Shard:
         entries: dict[str, Any] = {}
         at = 0
         for field in self.fields:
-            end = at + self.rows * field.row_bytes
-            shape = [self.rows, *field.shape]
+            size = field.locate(self.stop, self.start)
+            end = at + size
+            ragged = field.starts is not None
+            shape = [size // field.dtype.itemsize] if ragged else [self.rows, *field.shape]
             place = {"dtype": TYPES[field.dtype], "shape": shape, "data_offsets": [at, end]}
             entries[field.name] = place
             at = end
@@ -93,13 +109,18 @@ class Shard:
         found, at = {}, len(self.header)
         for field in self.fields:
             found[field.name] = at
-            at += self.rows * field.row_bytes
+            at += field.locate(self.stop, self.start)
         return found
+
+    def locate(self, field: Field, row: int) -> int:
+        """Return where in the file a row of a field begins."""
+        return self.offsets[field.name] + field.locate(row, self.start)
 
     @property
     def size(self) -> int:
         """Bytes of the whole file."""
-        return len(self.header) + self.rows * sum(field.row_bytes for field in self.fields)
+        rows = sum(field.locate(self.stop, self.start) for field in self.fields)
+        return len(self.header) + rows
 
     def make(self) -> None:
         """Make the file at its full size, if it is not there.
@@ -119,6 +140,25 @@ class Shard:
             os.close(descriptor)
 
 
+def find_starts(starts: Starts, shards: Sequence[Shard]) -> Tensor:
+    """Return where in its file's tensor each row begins, for a field of rows that differ.
+
+    Args:
+        starts: The field's.
+        shards: All files.
+
+    Returns:
+        Values before each row, ``(N,)``.
+    """
+    parts = [starts[shard.start : shard.stop] - starts[shard.start] for shard in shards]
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def name_map(name: str, number: int) -> str:
+    """Name the tensor of an input: the first one's has no number."""
+    return f"{name}.{number}" if number else name
+
+
 def plan(folder: Path, length: int, fields: tuple[Field, ...], shard_bytes: int) -> list[Shard]:
     """Divide rows among files.
 
@@ -131,14 +171,17 @@ def plan(folder: Path, length: int, fields: tuple[Field, ...], shard_bytes: int)
     Returns:
         The shards, in order.
     """
-    each = max(1, shard_bytes // sum(field.row_bytes for field in fields))
-    count = -(-length // each)
+    rows = np.arange(length + 1)
+    before = np.zeros_like(rows)
+    for field in fields:
+        values = rows * math.prod(field.shape) if field.starts is None else field.starts
+        before += values * field.dtype.itemsize
+    edges = [0]
+    while edges[-1] < length:
+        stop = int(np.searchsorted(before, before[edges[-1]] + shard_bytes, side="right")) - 1
+        edges.append(min(max(stop, edges[-1] + 1), length))
+    count = len(edges) - 1
     return [
-        Shard(
-            folder / f"attributions-{number + 1:05d}-of-{count:05d}.safetensors",
-            number * each,
-            min((number + 1) * each, length),
-            fields,
-        )
-        for number in range(count)
+        Shard(folder / f"attributions-{number:05d}-of-{count:05d}.safetensors", start, stop, fields)
+        for number, (start, stop) in enumerate(pairwise(edges), start=1)
     ]

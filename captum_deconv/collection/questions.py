@@ -22,14 +22,14 @@ class Answer:
     """Of ``N`` images.
 
     Attributes:
-        attributions: By method, ``(N, C, H, W)``.
+        attributions: By method, one for each input, ``(N, C, H, W)``.
         target: The class, or the neuron's channel, ``(N,)``.
         place: Of a neuron in its layer's map, ``(N, dimensions)``; without columns for a class.
         predicted: The likeliest class, ``(N,)``; -1 for a neuron, whose pass ends at its layer.
         score: The value that is explained, ``(N,)``.
     """
 
-    attributions: dict[str, Tensor]
+    attributions: dict[str, tuple[Tensor, ...]]
     target: Tensor
     place: Tensor
     predicted: Tensor
@@ -61,7 +61,7 @@ class OfClasses(Recording[Any]):
         )
         place = targets.new_zeros(len(targets), 0)
         found = targets, place, detached.argmax(1), selected.detach()
-        return [gradient for (gradient,) in gradients], found
+        return gradients, found
 
 
 class OfNeurons(Recording[Any]):
@@ -84,7 +84,7 @@ class OfNeurons(Recording[Any]):
         channel, *place = torch.unravel_index(flat, shape)
         places = torch.stack(place, 1) if place else channel.new_zeros(len(channel), 0)
         found = channel, places, torch.full_like(channel, NONE), selected.detach()
-        return [gradient for (gradient,) in gradients], found
+        return gradients, found
 
     def _locate(self, layer: Tensor, question: str | int | tuple[int, ...]) -> Tensor:
         """Return each image's neuron, as an index into its flattened activations."""
@@ -231,16 +231,18 @@ def answer_in_parts(
         if not _is_for_want_of_memory(error) or count < 2:
             raise
     halved(count)
-    parts = [
+    one, other = (
         answer_in_parts(
-            replace(call, inputs=call.inputs[part]),
+            replace(call, inputs=tuple(each[part] for each in call.inputs)),
             *(methods, question, labels[part], rows[part], halved),
         )
         for part in (slice(0, count // 2), slice(count // 2, count))
-    ]
-    one, other = parts
+    )
     return Answer(
-        {m: torch.cat([one.attributions[m], other.attributions[m]]) for m in one.attributions},
+        {
+            name: tuple(map(torch.cat, zip(maps, other.attributions[name], strict=True)))
+            for name, maps in one.attributions.items()
+        },
         *(
             torch.cat([getattr(one, name), getattr(other, name)])
             for name in ("target", "place", "predicted", "score")

@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import json
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -17,10 +18,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from captum_deconv.collection.layout import FORMAT, MANIFEST, TYPES, CollectionError
+from captum_deconv.collection.layout import FORMAT, MANIFEST, TYPES, CollectionError, name_map
+from captum_deconv.collection.writing import merge_parts
 from captum_deconv.sources.names import suggest
 
 if TYPE_CHECKING:
+    import datasets  # type: ignore[import-untyped]  # it publishes no types
     import pandas  # type: ignore[import-untyped]  # it publishes no types
 
 _TYPES = {name: dtype for dtype, name in TYPES.items()}
@@ -32,7 +35,8 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
 
     An item is a dictionary: ``name``, ``target`` (a class, or a neuron as ``(channel, *place)``),
     ``predicted`` and ``label`` (None where there is none), ``score`` (the value that was
-    explained), and by each method's name its attribution ``(C, H, W)``.
+    explained), and by each method's name its attribution ``(C, H, W)``, or a tuple with that of
+    each input.
 
     Open one with :meth:`open`.
     """
@@ -41,6 +45,8 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
         self.folder = folder
         self.record: dict[str, Any] = manifest["record"]
         self.skipped = {int(row): reason for row, reason in manifest["skipped"].items()}
+        self.fast: float | None = manifest["difference"]
+        """How far the first batch is off, of its largest value, where a faster copy was used."""
         self._length: int = manifest["length"]
         self._names: list[str] | None = manifest["names"]
         self._shards = [_Shard(folder / name, start) for name, start, _ in manifest["shards"]]
@@ -78,6 +84,26 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
                 raise
             raise CollectionError(f"{path} is no manifest of a collection ({error})") from error
 
+    @classmethod
+    def merge(cls, folders: Sequence[str | Path], out: str | Path) -> Collection:
+        """Put together the parts of a run that were made in folders of their own.
+
+        Args:
+            folders: Each with one part or more, of ``collect(..., shard=(number, count))``; they
+                stay as they are.
+            out: A new or empty folder.
+
+        Returns:
+            The collection, the same to the byte as if one process had made it.
+
+        Raises:
+            CollectionError: If a part is missing, not complete, damaged, or of another run, or
+                ``out`` holds something.
+            OutputError: If ``out`` cannot be written to.
+        """
+        merge_parts([Path(folder) for folder in folders], Path(out))
+        return cls.open(out)
+
     @property
     def methods(self) -> list[str]:
         """The methods' names."""
@@ -107,7 +133,8 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
             item[name] = None if value < 0 else value
         item["score"] = float(shard["score"][place])
         for method in self.methods:
-            item[method] = shard[method][place].clone()
+            maps = [shard.read(method, number, place) for number in range(self.record["inputs"])]
+            item[method] = maps[0] if len(maps) == 1 else tuple(maps)
         return item
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -140,7 +167,8 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
         """Return a field of all items as one tensor.
 
         Args:
-            name: A method, ``target``, ``predicted``, ``label``, ``place``, ``score`` or ``norms``.
+            name: A method (``deconvnet.1`` for its second input), ``target``, ``predicted``,
+                ``label``, ``place``, ``score`` or ``norms``.
 
         Returns:
             ``(N, ...)``. Of a collection in one file with nothing left out it is mapped from the
@@ -149,10 +177,13 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
 
         Raises:
             KeyError: If there is no such field.
+            ValueError: If it is not of one size for all items.
         """
         known = self._shards[0].fields
         if name not in known:
             raise KeyError(f"no field {name!r}{suggest(name, list(known))}")
+        if self._shards[0].is_ragged(name):
+            raise ValueError(f"{name} is not of one size for all items: take it item by item")
         parts = [shard[name] for shard in self._shards]
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
         return whole if not self.skipped else whole[self._rows]
@@ -179,6 +210,58 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
             columns[f"norm_{method}"] = norms[:, number]
         return pandas.DataFrame(columns)
 
+    def to_datasets(self, cache_dir: str | Path | None = None) -> datasets.Dataset:
+        """Return all of it as a Hugging Face data set, such as for ``push_to_hub``.
+
+        Args:
+            cache_dir: Where it writes its copy; the library's own cache where left out.
+
+        Returns:
+            A column for each entry of an item. What is kept as bfloat16 is float32 there.
+
+        Raises:
+            ImportError: If ``datasets`` is not installed.
+        """
+        try:
+            import datasets
+        except ImportError:
+            raise ImportError("to_datasets needs datasets: pip install datasets") from None
+        whole, sizes = datasets.Value("int64"), datasets.List(datasets.Value("int64"))
+        columns: dict[str, Any] = {
+            "name": datasets.Value("string"),
+            "target": whole if self.record["layer"] is None else sizes,
+            "predicted": whole,
+            "label": whole,
+            "score": datasets.Value("float32"),
+        }
+        shard = self._shards[0]
+        for name in (name for name in shard.fields if name.split(".")[0] in self.methods):
+            kind = self.record["dtype"].replace("bfloat16", "float32")
+            shape = shard.fields[name]["shape"][1:]
+            if len(shape) == 3 and not shard.is_ragged(name):
+                columns[name] = datasets.Array3D(tuple(shape), kind)
+                continue
+            maps = self[0][name.split(".")[0]]
+            number = int(name.partition(".")[2] or 0)
+            columns[name] = datasets.Value(kind)
+            for _ in (maps[number] if isinstance(maps, tuple) else maps).shape:
+                columns[name] = datasets.List(columns[name])
+        features = datasets.Features(columns)
+        return datasets.Dataset.from_generator(
+            self._list_rows,
+            features=features,
+            cache_dir=None if cache_dir is None else str(cache_dir),
+        )
+
+    def _list_rows(self) -> Iterator[dict[str, Any]]:
+        for item in self:
+            for method in self.methods:
+                maps = item.pop(method)
+                for number, each in enumerate(maps if isinstance(maps, tuple) else (maps,)):
+                    plain = each.float() if each.dtype == torch.bfloat16 else each
+                    item[name_map(method, number)] = plain.numpy()
+            yield item
+
     def __repr__(self) -> str:
         return f"Collection({str(self.folder)!r}, {len(self)} items, {', '.join(self.methods)})"
 
@@ -190,7 +273,10 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
 
         cells = []
         for item in self[:_PICTURES]:
-            maps = item[self.methods[0]].float()
+            found = item[self.methods[0]]
+            maps = (found[0] if isinstance(found, tuple) else found).float()
+            if maps.dim() != 3:
+                continue
             drawn = to_colour(maps) if maps.shape[0] in (1, 3) else to_magnitude(maps)
             pixels = (drawn * 255).round().astype("uint8")
             with io.BytesIO() as file:
@@ -236,6 +322,21 @@ class _Shard:
             data = np.memmap(self.path, np.uint8, "c", begin, (end - begin,))
             self._mapped[name] = torch.from_numpy(data).view(dtype).view(field["shape"])
         return self._mapped[name]
+
+    def is_ragged(self, name: str) -> bool:
+        """Tell whether rows of a field differ in size."""
+        first = self.fields[name]["shape"][0]
+        return bool(first != self.fields["kept"]["shape"][0])
+
+    def read(self, method: str, number: int, place: int) -> Tensor:
+        """Return what one row's input was attributed, as a copy."""
+        name = name_map(method, number)
+        shape = name_map("shape", number)
+        if shape not in self.fields:
+            return self[name][place].clone()
+        size = self[shape][place].tolist()
+        start = int(self[name_map("start", number)][place])
+        return self[name][start : start + math.prod(size)].view(size).clone()
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the maps behind: a worker of a DataLoader makes its own."""

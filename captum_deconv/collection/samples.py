@@ -1,15 +1,16 @@
-"""A data set's samples in batches: images, labels, and what could not be read.
+"""A data set's samples in batches: what the model takes, labels, and what could not be read.
 
-Which samples make a batch is settled by their numbers alone, so that a run that was cut off, and
-one of several processes, computes the same batches.
+Which samples make a batch is settled by their numbers and sizes alone, so that a run that was cut
+off, and one of several processes, computes the same batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,37 +19,65 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from captum_deconv.features.records import UnreadableSampleError, read_labelled
 
 NO_LABEL = -1
+_PROBES = 16
+_SURVEYED = 64
+"""Samples whose sizes a worker reads at a time."""
 
 Item = TypeVar("Item")
+Shapes = tuple[tuple[int, ...], ...]
+"""Of each of a sample's inputs."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Source:
     """A data set, the order in which its samples are taken, and how they are batched.
 
     Attributes:
         dataset: Map-style.
-        batches: The samples' numbers, batch by batch; a row of the collection for each.
+        order: The sample of each row of the collection.
+        batches: Rows, batch by batch.
         num_workers: Processes that read; 0 reads in a thread of this one.
+        inputs: How many tensors of a sample the model takes.
+        own_batches: Whether the batches are those of a loader.
     """
 
     dataset: Any
+    order: list[int]
     batches: list[list[int]]
     num_workers: int
+    inputs: int
+    own_batches: bool
 
-    @property
-    def order(self) -> list[int]:
-        """The sample of each row."""
-        return [number for batch in self.batches for number in batch]
+    def by_size(self, shapes: Sequence[Shapes | None]) -> Source:
+        """Return the source with batches of samples of one size.
+
+        Args:
+            shapes: Of each row; None of one that cannot be read.
+
+        Returns:
+            The source; a loader's batches are divided, else the samples are batched anew, in the
+            order of each batch's first.
+        """
+        size = len(self.batches[0])
+        whole = self.batches if self.own_batches else [list(range(len(self.order)))]
+        batches = []
+        for batch in whole:
+            alike: dict[Shapes | None, list[int]] = defaultdict(list)
+            for row in batch:
+                alike[shapes[row]].append(row)
+            for rows in alike.values():
+                batches += [rows[first : first + size] for first in range(0, len(rows), size)]
+        return replace(self, batches=batches if self.own_batches else sorted(batches))
 
 
-def open_source(data: Any, batch_size: int, num_workers: int) -> Source:
+def open_source(data: Any, batch_size: int, num_workers: int, inputs: int) -> Source:
     """Take a data set, or a loader's data set in the loader's batches.
 
     Args:
         data: Map-style, or a ``DataLoader`` of one.
         batch_size: How many samples make a batch, where no loader says so.
         num_workers: How many processes read, where no loader says so.
+        inputs: How many tensors of a sample the model takes.
 
     Returns:
         The source.
@@ -58,13 +87,14 @@ def open_source(data: Any, batch_size: int, num_workers: int) -> Source:
             of its own.
         ValueError: If there is no sample.
     """
-    if isinstance(data, DataLoader):
+    own = isinstance(data, DataLoader)
+    if own:
         if data.collate_fn is not default_collate or data.batch_sampler is None:
             raise TypeError(
                 "the DataLoader has a collate_fn of its own, or makes no batches: give its data "
                 "set itself, whose samples are read one by one"
             )
-        batches, num_workers = [list(batch) for batch in data.batch_sampler], data.num_workers
+        numbers, num_workers = [list(batch) for batch in data.batch_sampler], data.num_workers
         data = data.dataset
     else:
         if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
@@ -72,20 +102,27 @@ def open_source(data: Any, batch_size: int, num_workers: int) -> Source:
                 f"data must be a data set with a length, or a DataLoader of one, not a "
                 f"{type(data).__name__}"
             )
-        numbers = range(len(data))
-        starts = range(0, len(numbers), batch_size)
-        batches = [list(numbers[start : start + batch_size]) for start in starts]
-    if not batches:
+        starts = range(0, len(data), batch_size)
+        numbers = [list(range(len(data))[start : start + batch_size]) for start in starts]
+    if not numbers:
         raise ValueError("the data set is empty")
-    return Source(data, batches, num_workers)
+    order = [number for batch in numbers for number in batch]
+    rows = iter(range(len(order)))
+    batches = [[next(rows) for _ in batch] for batch in numbers]
+    return Source(data, order, batches, num_workers, inputs, own)
 
 
 @dataclass
 class Sample:
-    """One sample: its image ``(C, H, W)`` and its label, -1 where it has none."""
+    """One sample: what the model takes, without a batch axis, and its label, -1 for none."""
 
-    image: Tensor
+    inputs: tuple[Tensor, ...]
     label: int = NO_LABEL
+
+    @property
+    def shapes(self) -> Shapes:
+        """The inputs' shapes."""
+        return tuple(tuple(each.shape) for each in self.inputs)
 
 
 @dataclass
@@ -93,31 +130,109 @@ class Batch:
     """Some samples: the readable ones with their rows, and why the others cannot be read."""
 
     rows: list[int]
-    images: Tensor
+    inputs: tuple[Tensor, ...]
     labels: list[int]
     unreadable: dict[int, str] = field(default_factory=dict)
 
 
-def read(dataset: Any, number: int) -> Sample:
+def read(dataset: Any, number: int, inputs: int) -> Sample:
     """Read a sample; as :func:`captum_deconv.features.records.read_labelled`."""
-    image, label = read_labelled(dataset, number)
+    tensors, label = read_labelled(dataset, number, inputs)
+    found = Sample(tuple(each.detach() for each in tensors))
     try:
-        return Sample(image.detach(), NO_LABEL if label is None else int(label))
+        return found if label is None else replace(found, label=int(label))
     except (TypeError, ValueError):  # such as a detector's boxes
-        return Sample(image.detach())
+        return found
 
 
-class _Readable(Dataset["Sample | str"]):
-    """A data set whose samples are what was read, or what went wrong."""
+class _Each(Dataset[Any], Generic[Item]):
+    """What a function makes of each sample of a data set, or what went wrong."""
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+    def __init__(self, source: Source, make: Callable[[Sample], Item]) -> None:
+        self.dataset, self.inputs, self.make = source.dataset, source.inputs, make
 
-    def __getitem__(self, number: int) -> Sample | str:
+    def __getitem__(self, number: int) -> Item | str:
         try:
-            return read(self.dataset, number)
+            return self.make(read(self.dataset, number, self.inputs))
         except UnreadableSampleError as error:
             return str(error)
+
+
+def _load(
+    source: Source, batches: Sequence[Sequence[int]], make: Callable[[Sample], Item]
+) -> Iterator[list[Item | str]]:
+    """Read samples, batches of rows, the next one while the last one is at work."""
+    loader = DataLoader(
+        _Each(source, make),
+        batch_sampler=[[source.order[row] for row in rows] for rows in batches],
+        num_workers=source.num_workers,
+        collate_fn=list,
+        generator=torch.Generator(),  # else the loader draws from the user's global one
+    )
+    end: Any = object()
+    items = iter(loader)
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(next, items, end)
+        while (item := ahead.result()) is not end:
+            ahead = reader.submit(next, items, end)
+            yield item
+
+
+def probe(source: Source) -> list[Sample]:
+    """Read some samples, spread over the data set; if none of them can be read, one that can.
+
+    Args:
+        source: What to read.
+
+    Returns:
+        The samples, of zeros.
+
+    Raises:
+        UnreadableSampleError: If no sample can be read.
+    """
+    last = len(source.order) - 1
+    spread = dict.fromkeys(last * step // (_PROBES - 1) for step in range(_PROBES))
+    found: list[Sample] = []
+    reason = ""
+    for row in dict.fromkeys([*spread, *range(last + 1)]):
+        if found and row not in spread:
+            break
+        try:
+            sample = read(source.dataset, source.order[row], source.inputs)
+        except UnreadableSampleError as error:
+            reason = reason or str(error)
+            continue
+        found.append(replace(sample, inputs=tuple(map(torch.zeros_like, sample.inputs))))
+    if not found:
+        raise UnreadableSampleError(f"none of the {last + 1} samples can be read: {reason}")
+    return found
+
+
+def survey(source: Source, advance: Callable[[int], None]) -> list[Shapes | None]:
+    """Read every sample for its shapes.
+
+    Args:
+        source: What to read.
+        advance: Called with the number of samples that were read.
+
+    Returns:
+        Of each row; None of one that cannot be read.
+    """
+    rows = range(len(source.order))
+    batches = [rows[first : first + _SURVEYED] for first in rows[::_SURVEYED]]
+    found: list[Shapes | None] = []
+    for shapes in _load(source, batches, _get_shapes):
+        found += [None if isinstance(each, str) else each for each in shapes]
+        advance(len(shapes))
+    return found
+
+
+def _get_shapes(sample: Sample) -> Shapes:
+    return sample.shapes
+
+
+def _get_sample(sample: Sample) -> Sample:
+    return sample
 
 
 def read_batches(source: Source, first: int, last: int) -> Iterator[Batch]:
@@ -132,41 +247,30 @@ def read_batches(source: Source, first: int, last: int) -> Iterator[Batch]:
         The batches; one that nothing of could be read has no rows.
 
     Raises:
-        ValueError: If images of a batch differ in shape or type.
+        ValueError: If samples of a batch differ in shape or type.
     """
-    loader = DataLoader(
-        _Readable(source.dataset),
-        batch_sampler=source.batches[first:last],
-        num_workers=source.num_workers,
-        collate_fn=list,
-        generator=torch.Generator(),  # else the loader draws from the user's global one
-    )
-    row = sum(map(len, source.batches[:first]))
-    for samples in _read_ahead(iter(loader)):
-        yield _collate(samples, row)
-        row += len(samples)
+    batches = source.batches[first:last]
+    for rows, samples in zip(batches, _load(source, batches, _get_sample), strict=True):
+        yield _collate(samples, rows)
 
 
-def _read_ahead(items: Iterator[Item]) -> Iterator[Item]:
-    end: Any = object()
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(next, items, end)
-        while (item := ahead.result()) is not end:
-            ahead = reader.submit(next, items, end)
-            yield item
-
-
-def _collate(samples: Sequence[Sample | str], row: int) -> Batch:
-    rows = [row + place for place, found in enumerate(samples) if isinstance(found, Sample)]
-    read = [found for found in samples if isinstance(found, Sample)]
-    unreadable = {row + place: f for place, f in enumerate(samples) if isinstance(f, str)}
-    for other, sample in zip(rows, read, strict=True):
-        first = read[0].image
-        if sample.image.shape != first.shape or sample.image.dtype != first.dtype:
+def _collate(samples: Sequence[Sample | str], numbers: Sequence[int]) -> Batch:
+    found = dict(zip(numbers, samples, strict=True))
+    read = {row: each for row, each in found.items() if isinstance(each, Sample)}
+    unreadable = {row: each for row, each in found.items() if isinstance(each, str)}
+    rows = list(read)
+    for row, sample in read.items():
+        first = read[rows[0]]
+        kinds = [[each.dtype for each in other.inputs] for other in (first, sample)]
+        if sample.shapes != first.shapes or kinds[0] != kinds[1]:
+            one, other = (_describe(each) for each in (first, sample))
             raise ValueError(
-                f"samples {rows[0]} and {other} are of shape {tuple(first.shape)} and type "
-                f"{first.dtype}, and {tuple(sample.image.shape)} and {sample.image.dtype}: give "
-                "the data set a transform that makes them alike"
+                f"samples {rows[0]} and {row} are of {one}, and {other}: give collect by_size=True "
+                "if sizes differ, or the data set a transform that makes them alike"
             )
-    images = torch.stack([sample.image for sample in read]) if read else torch.empty(0)
-    return Batch(rows, images, [sample.label for sample in read], unreadable)
+    stacked = tuple(map(torch.stack, zip(*(each.inputs for each in read.values()), strict=True)))
+    return Batch(rows, stacked, [each.label for each in read.values()], unreadable)
+
+
+def _describe(sample: Sample) -> str:
+    return ", ".join(f"shape {tuple(each.shape)} and type {each.dtype}" for each in sample.inputs)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,13 +16,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from captum_deconv.collection.layout import FORMAT, MANIFEST, CollectionError, Shard
-from captum_deconv.drawing.files import replace_file
+from captum_deconv.collection.layout import FORMAT, MANIFEST, SIZES, CollectionError, Shard
+from captum_deconv.drawing.files import make_folder, replace_file
 from captum_deconv.features.records import find_differences
 
+_BLOCK = 2**24
 _WAITING = 2
 """Batches that may wait for the disk; with more of them memory would grow."""
 
@@ -44,11 +47,14 @@ class Progress:
         self.record = json.loads(json.dumps(record))
         self.done = 0
         self.skipped: dict[str, str] = {}
+        self.difference: float | None = None
+        """How far a faster copy's attributions of the first batch are off."""
         for path in sorted(folder.glob("progress-*.json")):
             self._check(path)
         if self._path(number).exists():
             found = json.loads(self._path(number).read_text(encoding="utf-8"))
             self.done, self.skipped = found["done"], found["skipped"]
+            self.difference = found["difference"]
 
     def _path(self, number: int) -> Path:
         return self.folder / f"progress-{number}-of-{self.count}.json"
@@ -62,48 +68,114 @@ class Progress:
         found = json.loads(path.read_text(encoding="utf-8"))["record"]
         check_record(self.folder, found, self.record)
 
-    def save(self) -> None:
-        """Write the file."""
-        content = {"record": self.record, "done": self.done, "skipped": self.skipped}
+    def save(self, whole: Mapping[str, Any] | None = None) -> None:
+        """Write the file; with what the manifest is to say of the whole, if the part is done."""
+        content = {
+            "record": self.record,
+            "done": self.done,
+            "skipped": self.skipped,
+            "difference": self.difference,
+            "whole": whole,
+        }
         with replace_file(self._path(self.number)) as temporary:
             temporary.write_text(json.dumps(content), encoding="utf-8")
 
-    def finish(
-        self, batches: Sequence[int], length: int, shards: Sequence[Shard], names: Any
-    ) -> bool:
-        """Write the manifest if all parts are complete.
 
-        Args:
-            batches: How many batches each part has.
-            length: How many rows there are.
-            shards: The files.
-            names: Of the samples, or None.
+def read_parts(*folders: Path) -> tuple[list[dict[str, Any]], str]:
+    """Read how far the parts of a run have come.
 
-        Returns:
-            Whether they were.
-        """
-        skipped: dict[str, str] = {}
-        for number, count in enumerate(batches):
-            try:
-                found = json.loads(self._path(number).read_text(encoding="utf-8"))
-            except FileNotFoundError:
-                return (self.folder / MANIFEST).exists()  # another part has finished just now
-            if found["done"] < count:
-                return False
-            skipped |= found["skipped"]
-        manifest = {
-            "format": FORMAT,
-            "length": length,
-            "shards": [[shard.path.name, shard.start, shard.stop] for shard in shards],
-            "skipped": {key: skipped[key] for key in sorted(skipped, key=int)},
-            "names": names,
-            "record": self.record,
-        }
-        with replace_file(self.folder / MANIFEST) as temporary:
-            temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-        for number in range(self.count):
-            self._path(number).unlink(missing_ok=True)
-        return True
+    Args:
+        folders: Where they are.
+
+    Returns:
+        What each part that is complete wrote, by its number; and in words what is missing.
+
+    Raises:
+        CollectionError: If folders are of different runs.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    count = 0
+    for path in (path for folder in folders for path in sorted(folder.glob("progress-*.json"))):
+        _, number, _, parts = path.stem.split("-")
+        if count not in (0, int(parts)):
+            raise CollectionError(f"{path} is of a run in {parts} parts, others of {count}")
+        count = int(parts)
+        part = json.loads(path.read_text(encoding="utf-8"))
+        for other in found.values():
+            check_record(path.parent, part["record"], other["record"])
+        if part["whole"] is not None:
+            found[int(number)] = part
+    missing = [str(number) for number in range(count) if number not in found]
+    if missing or not count:
+        return [], f"parts {', '.join(missing)} of {count}" if count else "every part"
+    return [found[number] for number in range(count)], ""
+
+
+def finish(folder: Path, *parts: Path) -> bool:
+    """Write the manifest if all parts are complete.
+
+    Args:
+        folder: The collection's.
+        parts: Where the parts' progress is.
+
+    Returns:
+        Whether they were.
+    """
+    try:
+        found, missing = read_parts(*parts)
+    except FileNotFoundError:
+        missing = "another part has just finished"
+    if missing:
+        return (folder / MANIFEST).exists()
+    skipped = {row: why for part in found for row, why in part["skipped"].items()}
+    manifest = {
+        "format": FORMAT,
+        **found[0]["whole"],
+        "skipped": {row: skipped[row] for row in sorted(skipped, key=int)},
+        "difference": found[0]["difference"],
+        "record": found[0]["record"],
+    }
+    with replace_file(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    for path in [*folder.glob("progress-*.json"), folder / SIZES]:
+        path.unlink(missing_ok=True)
+    return True
+
+
+def merge_parts(folders: Sequence[Path], folder: Path) -> None:
+    """Put together parts that were made in different folders.
+
+    What a part has not written is zero in its files, so that the whole is the parts' bits together.
+
+    Args:
+        folders: The parts'.
+        folder: For the whole.
+
+    Raises:
+        CollectionError: If a part is missing or not complete, or the folder holds something.
+    """
+    found, missing = read_parts(*folders)
+    if missing:
+        raise CollectionError(
+            f"{missing} cannot be found complete in {', '.join(map(str, folders))}: each part is "
+            "made by collect with shard=(number, count)"
+        )
+    if folder.exists() and any(folder.iterdir()):
+        raise CollectionError(f"{folder} is not empty: give a new folder")
+    make_folder(folder)
+    for name, *_ in found[0]["whole"]["shards"]:
+        sources = [source / name for source in folders]
+        if len({source.stat().st_size for source in sources}) > 1:
+            raise CollectionError(f"{name} is not of one size in all folders: one is damaged")
+        with replace_file(folder / name) as temporary:
+            shutil.copyfile(sources[0], temporary)
+            whole = np.memmap(temporary, np.uint8, "r+")
+            for source in sources[1:]:
+                part = np.memmap(source, np.uint8, "r")
+                for start in range(0, len(whole), _BLOCK):
+                    whole[start : start + _BLOCK] |= part[start : start + _BLOCK]
+            whole.flush()
+    finish(folder, *folders)
 
 
 def check_record(folder: Path, found: Mapping[str, Any], record: Mapping[str, Any]) -> None:
@@ -188,6 +260,6 @@ class Writer:
             for field in shard.fields:
                 content = values[field.name].contiguous().view(len(rows), -1)
                 for place in inside:
-                    at = shard.offsets[field.name] + (rows[place] - shard.start) * field.row_bytes
+                    at = shard.locate(field, rows[place])
                     data = content[place].view(torch.uint8).numpy().tobytes()
                     os.pwrite(self._open[shard.path], data, at)

@@ -43,19 +43,20 @@ _LABELS = ("label", "labels", "target")
 
 def read_sample(dataset: Any, index: int) -> Tensor:
     """Read one sample's tensor; as :func:`read_labelled`."""
-    return read_labelled(dataset, index)[0]
+    return read_labelled(dataset, index)[0][0]
 
 
-def read_labelled(dataset: Any, index: int) -> tuple[Tensor, Any]:
-    """Read one sample's tensor and its label.
+def read_labelled(dataset: Any, index: int, count: int = 1) -> tuple[tuple[Tensor, ...], Any]:
+    """Read one sample's tensors and its label.
 
     Args:
-        dataset: A map-style data set of tensors, of tuples ``(tensor, label, ...)``, or of
-            dictionaries with a tensor and, under ``label``, ``labels`` or ``target``, a label.
+        dataset: A map-style data set of tensors, of tuples ``(tensor, ..., label, ...)``, or of
+            dictionaries with tensors and, under ``label``, ``labels`` or ``target``, a label.
         index: Which sample.
+        count: How many tensors the model takes of it.
 
     Returns:
-        The tensor, without a batch dimension, and the label; None where there is none.
+        The tensors, without a batch dimension, and the label; None where there is none.
 
     Raises:
         UnreadableSampleError: If reading it failed, whatever the reason.
@@ -66,19 +67,23 @@ def read_labelled(dataset: Any, index: int) -> tuple[Tensor, Any]:
         reason = f"{type(error).__name__}: {error}"
         raise UnreadableSampleError(_describe(dataset, index, reason)) from error
     label = None
+    parts: Sequence[Any] = [item]
     if isinstance(item, Mapping):
         label = next((item[key] for key in _LABELS if key in item), None)
-        tensors = [part for part in item.values() if isinstance(part, Tensor) and part.dim() > 1]
-        item = tensors[0] if tensors else item
+        parts = [part for part in item.values() if isinstance(part, Tensor) and part.dim() > 1]
+        parts = parts or [item]
     elif isinstance(item, (tuple, list)) and item:
-        item, label = item[0], item[1] if len(item) > 1 else None
-    if not isinstance(item, Tensor):
+        parts, label = item, item[count] if len(item) > count else None
+    tensors = tuple(part for part in parts[:count] if isinstance(part, Tensor))
+    if len(tensors) < count:
+        kinds = ", ".join(type(part).__name__ for part in parts[:count])
+        wanted = "a tensor was" if count == 1 else f"{count} tensors were"
         reason = (
-            f"a {type(item).__name__} where a tensor was expected: give the data set a transform "
+            f"a {kinds} where {wanted} expected: give the data set a transform "
             "that ends in a tensor, such as torchvision.transforms.ToTensor()"
         )
         raise UnreadableSampleError(_describe(dataset, index, reason))
-    return item, label
+    return tensors, label
 
 
 def _describe(dataset: Any, index: int, reason: str) -> str:
