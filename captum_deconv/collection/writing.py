@@ -137,8 +137,9 @@ def finish(folder: Path, *parts: Path) -> bool:
     }
     with replace_file(folder / MANIFEST) as temporary:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    for path in [*folder.glob("progress-*.json"), folder / SIZES]:
-        path.unlink(missing_ok=True)
+    done = (f"{dot}{name}" for dot in ("", ".*-") for name in ("progress-*.json", SIZES))
+    for path in (path for pattern in done for path in folder.glob(pattern)):
+        path.unlink(missing_ok=True)  # a killed process leaves half-written ones
     return True
 
 

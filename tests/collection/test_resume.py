@@ -40,25 +40,39 @@ def done(folder: Path) -> int:
     return sum(json.loads(path.read_text())["done"] for path in found)
 
 
-def test_killed_at_random_moments(tmp_path, undisturbed):
-    chance = random.Random(0)
+@pytest.mark.parametrize("count", [1, 3])
+def test_killed_twenty_times(count, tmp_path, undisturbed, monkeypatch):
+    chance = random.Random(count)
     context = multiprocessing.get_context("forkserver")
+    monkeypatch.setenv("PYTHONPATH", str(PROGRAM.parent))  # else it does not find the module
     context.set_forkserver_preload(["collect_program"])
     reached = [0]
-    for _ in range(6):
-        process = context.Process(target=collect_program.run, args=(tmp_path, "0.03"))
-        process.start()
-        while done(tmp_path) <= reached[-1] and process.is_alive():
+    for _ in range(20):
+        processes = [
+            context.Process(
+                target=collect_program.run,
+                args=(tmp_path, "0.005"),
+                kwargs={"shard": (number, count)},
+            )
+            for number in range(count)
+        ]
+        for process in processes:
+            process.start()
+        while done(tmp_path) <= reached[-1] and any(process.is_alive() for process in processes):
             time.sleep(0.002)
-        time.sleep(chance.uniform(0, 0.05))
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL, "it had finished: nothing was interrupted"
+        for process in processes:
+            time.sleep(chance.uniform(0, 0.02))
+            process.kill()
+        for process in processes:
+            process.join()
+        codes = {process.exitcode for process in processes}
+        assert -signal.SIGKILL in codes, "all had finished: nothing was interrupted"
         with pytest.raises(CollectionError, match="run collect again to complete it"):
             Collection.open(tmp_path / "kept")
         reached.append(done(tmp_path))
     assert reached == sorted(set(reached)), "each went on from where the last one was"
-    collect_program.run(tmp_path, "0")
+    for number in range(count):
+        collect_program.run(tmp_path, "0", shard=(number, count))
     assert read(tmp_path) == undisturbed
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from captum_deconv import collect, features
 
-LENGTH = 101
+LENGTH = 601
 
 
 class Slow(Dataset):
