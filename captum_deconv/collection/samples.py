@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import DataLoader, default_collate
 
+from captum_deconv.features.reading import read_in_batches
 from captum_deconv.features.records import UnreadableSampleError, read_labelled
 
 NO_LABEL = -1
@@ -23,7 +23,6 @@ _PROBES = 16
 _SURVEYED = 64
 """Samples whose sizes a worker reads at a time."""
 
-Item = TypeVar("Item")
 Shapes = tuple[tuple[int, ...], ...]
 """Of each of a sample's inputs."""
 
@@ -145,39 +144,6 @@ def read(dataset: Any, number: int, inputs: int) -> Sample:
         return found
 
 
-class _Each(Dataset[Any], Generic[Item]):
-    """What a function makes of each sample of a data set, or what went wrong."""
-
-    def __init__(self, source: Source, make: Callable[[Sample], Item]) -> None:
-        self.dataset, self.inputs, self.make = source.dataset, source.inputs, make
-
-    def __getitem__(self, number: int) -> Item | str:
-        try:
-            return self.make(read(self.dataset, number, self.inputs))
-        except UnreadableSampleError as error:
-            return str(error)
-
-
-def _load(
-    source: Source, batches: Sequence[Sequence[int]], make: Callable[[Sample], Item]
-) -> Iterator[list[Item | str]]:
-    """Read samples, batches of rows, the next one while the last one is at work."""
-    loader = DataLoader(
-        _Each(source, make),
-        batch_sampler=[[source.order[row] for row in rows] for rows in batches],
-        num_workers=source.num_workers,
-        collate_fn=list,
-        generator=torch.Generator(),  # else the loader draws from the user's global one
-    )
-    end: Any = object()
-    items = iter(loader)
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(next, items, end)
-        while (item := ahead.result()) is not end:
-            ahead = reader.submit(next, items, end)
-            yield item
-
-
 def probe(source: Source) -> list[Sample]:
     """Read some samples, spread over the data set; if none of them can be read, one that can.
 
@@ -221,18 +187,32 @@ def survey(source: Source, advance: Callable[[int], None]) -> list[Shapes | None
     rows = range(len(source.order))
     batches = [rows[first : first + _SURVEYED] for first in rows[::_SURVEYED]]
     found: list[Shapes | None] = []
-    for shapes in _load(source, batches, _get_shapes):
+    for shapes in _read(source, _ReadShapes(source.inputs), batches):
         found += [None if isinstance(each, str) else each for each in shapes]
         advance(len(shapes))
     return found
 
 
-def _get_shapes(sample: Sample) -> Shapes:
-    return sample.shapes
+@dataclass
+class _Read:
+    """Reads a sample; a class, so that workers started afresh can be sent it."""
+
+    inputs: int
+
+    def __call__(self, dataset: Any, number: int) -> Sample:
+        return read(dataset, number, self.inputs)
 
 
-def _get_sample(sample: Sample) -> Sample:
-    return sample
+class _ReadShapes(_Read):
+    def __call__(self, dataset: Any, number: int) -> Any:
+        return super().__call__(dataset, number).shapes
+
+
+def _read(source: Source, how: _Read, batches: Sequence[Sequence[int]]) -> Iterator[list[Any]]:
+    """Read batches of rows: of each what was read, or why it cannot be."""
+    numbers = [[source.order[row] for row in rows] for rows in batches]
+    found = read_in_batches(source.dataset, how, numbers, list, num_workers=source.num_workers)
+    return ([item for _, item in batch] for batch in found)
 
 
 def read_batches(source: Source, first: int, last: int) -> Iterator[Batch]:
@@ -250,7 +230,7 @@ def read_batches(source: Source, first: int, last: int) -> Iterator[Batch]:
         ValueError: If samples of a batch differ in shape or type.
     """
     batches = source.batches[first:last]
-    for rows, samples in zip(batches, _load(source, batches, _get_sample), strict=True):
+    for rows, samples in zip(batches, _read(source, _Read(source.inputs), batches), strict=True):
         yield _collate(samples, rows)
 
 

@@ -17,10 +17,10 @@ Example:
     >>> index.values["1"].shape, index.positions["1"].shape
     (torch.Size([4, 9]), torch.Size([4, 9, 2]))
 
-In reading order: ``records`` (what an index is an index of), ``batches`` (a data set with
-unreadable samples, in batches of one size), ``ranking`` (a layer's running top-k), ``index`` (the
-result, on disk), ``progress``, ``distributed``, ``scanner`` (a scan under way), ``scanning`` (what
-is asked for).
+In reading order: ``records`` (what an index is an index of), ``reading`` (samples in batches,
+the unreadable ones said), ``batches`` (all of one size), ``ranking`` (a layer's running top-k),
+``index`` (the result, on disk), ``progress``, ``distributed``, ``scanner`` (a scan under way),
+``scanning`` (what is asked for).
 """
 
 from captum_deconv.features.distributed import Process, ScanInterruptedError, processes

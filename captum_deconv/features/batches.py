@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from captum_deconv.features.ranking import MISSING
-from captum_deconv.features.records import UnreadableSampleError, read_sample
+from captum_deconv.features.reading import read_in_batches
+from captum_deconv.features.records import read_sample
 
 
 @dataclass
@@ -42,19 +42,6 @@ class Batch:
         if self.images is not None:
             self.images = self.images.pin_memory()
         return self
-
-
-class _Samples(Dataset["tuple[int, Tensor | str]"]):
-    """A data set whose items are the index with the tensor, or with what went wrong."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
-        try:
-            return index, read_sample(self.dataset, index)
-        except UnreadableSampleError as error:
-            return index, str(error)
 
 
 @dataclass
@@ -100,7 +87,7 @@ def read_batches(
         start: The first sample.
         stop: The first sample after the last.
         batch_size: How many images a batch holds, padding included.
-        num_workers: How many processes read; 0 reads in this one.
+        num_workers: How many processes read; 0 reads in a thread of this one.
         pin_memory: Whether the images are for a GPU.
 
     Yields:
@@ -109,18 +96,13 @@ def read_batches(
     Raises:
         ValueError: If samples of one batch differ in shape or type.
     """
-    loader = DataLoader(
-        _Samples(dataset),
-        batch_sampler=[
-            list(range(first, min(first + batch_size, stop)))
-            for first in range(start, stop, batch_size)
-        ],
+    starts = range(start, stop, batch_size)
+    batches = [range(first, min(first + batch_size, stop)) for first in starts]
+    for batch in read_in_batches(
+        *(dataset, read_sample, batches, _Collate(batch_size)),
         num_workers=num_workers,
-        collate_fn=_Collate(batch_size),
         pin_memory=pin_memory,
-        generator=torch.Generator(),  # else the loader draws from the user's global one
-    )
-    for batch in loader:
+    ):
         if batch.problem:
             raise ValueError(batch.problem)
         yield batch
