@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from captum_deconv.cli.feature_maps import (
+    Fast,
     ScanDevice,
     Strict,
     WeightsName,
@@ -19,6 +20,8 @@ from captum_deconv.cli.feature_maps import (
 from captum_deconv.cli.options import ModelName, check_network
 
 if TYPE_CHECKING:
+    from captum_deconv.collection import Collection
+    from captum_deconv.sources.datasets import ImageFiles
     from captum_deconv.sources.models import LoadedModel
 
 
@@ -67,8 +70,8 @@ def collect(
             "--target",
             "-t",
             metavar="predicted|label|INT|NAME",
-            help="The class to explain: the likeliest, that of the image's folder (the folders' "
-            "names sorted and counted), or one for all.",
+            help="The class to explain: the likeliest, that of the image's folder (by its name, or "
+            "by its number where there is one for each class), or one for all.",
         ),
     ] = "predicted",
     layer: Annotated[
@@ -97,6 +100,11 @@ def collect(
     workers: Workers = 0,
     device: ScanDevice = "auto",
     strict: Strict = False,
+    fast: Fast = False,
+    pictures: Annotated[
+        bool,
+        typer.Option("--pictures", help="Draw them, too, and write a page that shows them."),
+    ] = False,
 ) -> None:
     """Attribute many photographs, and keep the attributions.
 
@@ -110,6 +118,9 @@ def collect(
 
       Less to keep: one value for each 4 x 4 pixels:
         captum-deconv collect photographs --reduce sum --reduce 56 -o small
+
+      A page to look at them, attributions/index.html:
+        captum-deconv collect photographs --out attributions --pictures
 
       On eight GPUs:
         torchrun --nproc-per-node 8 -m captum_deconv collect imagenet/val -t label -o kept
@@ -134,13 +145,15 @@ def collect(
     with join(device) as process:
         loaded = load_network(model, weights, [layer] if layer else [], process)
         files = ImageFiles(images, loaded.preprocess)
-        if target == "label" and not files.classes:
+        labels = files.find_labels(loaded.categories)
+        if target == "label" and labels is None:
             raise typer.BadParameter(
-                f"--target label needs a folder for each class right below {files.root}"
+                f"--target label needs a folder for each class right below {files.root}, named as "
+                f"the network names it, or as many folders as it has classes"
             )
         kept = collect_data(
             loaded.model,
-            Labelled(files),
+            files if labels is None else Labelled(files, labels),
             out,
             methods=list(dict.fromkeys(methods)),
             target=_find_target(target, loaded),
@@ -151,11 +164,31 @@ def collect(
             dtype=getattr(torch, dtype.value),
             reduce=steps or None,
             strict=strict,
+            fast=fast,
             progress=process.rank == 0,
         )
         if process.rank == 0 and kept is not None:
             typer.echo(f"collected: {len(kept)} images, {', '.join(kept.methods)}")
+            if kept.fast is not None:
+                typer.echo(f"the first batch is off by {kept.fast:.1e} of its largest attribution")
             typer.echo(f"collection: {out}")
+            if pictures:
+                typer.echo(f"page: {_draw(kept, files, loaded)}")
+
+
+def _draw(kept: Collection, files: ImageFiles, loaded: LoadedModel) -> Path:
+    from captum_deconv.collection.pictures import write_pictures
+    from captum_deconv.features.progress import show_progress
+
+    with show_progress(len(kept), 0, shown=True, what="draw") as advance:
+        return write_pictures(
+            kept,
+            (loaded.restore(files[row]) for row in kept.rows),
+            kept.folder,
+            title=f"{loaded.name} on {files.root.resolve().name}",
+            categories=loaded.categories,
+            report=advance,
+        )
 
 
 def _read_step(text: str) -> str | int:

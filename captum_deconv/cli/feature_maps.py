@@ -41,7 +41,8 @@ NetworkName = Annotated[
         "--model",
         "-m",
         help="embedded (a small trained network that comes along), a torchvision model (vgg16, "
-        "...), efficientnet-lite0, or package.module:factory for a network of your own.",
+        "...), timm/NAME for one of timm's, efficientnet-lite0, or package.module:factory for a "
+        "network of your own.",
         show_default=True,
     ),
 ]
@@ -95,7 +96,7 @@ BatchSize = Annotated[
     typer.Option(min=1, metavar="N", help="Images computed at a time. It belongs to the index."),
 ]
 Workers = Annotated[
-    int, typer.Option(min=0, metavar="N", help="Processes that read images; 0 reads in this one.")
+    int, typer.Option(min=0, metavar="N", help="Processes that read images; 0 for a thread.")
 ]
 Checkpoint = Annotated[
     Path | None,

@@ -51,7 +51,8 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
         self._names: list[str] | None = manifest["names"]
         self._shards = [_Shard(folder / name, start) for name, start, _ in manifest["shards"]]
         self._starts = np.array([start for _, start, _ in manifest["shards"]])
-        self._rows = [row for row in range(self._length) if row not in self.skipped]
+        self.rows = [row for row in range(self._length) if row not in self.skipped]
+        """Of each item, which of the data set's samples it is, in the order they were taken."""
 
     @classmethod
     def open(cls, folder: str | Path) -> Collection:
@@ -110,7 +111,7 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
         return list(self.record["methods"])
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     @overload
     def __getitem__(self, index: int) -> dict[str, Any]: ...
@@ -122,7 +123,7 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
             return [self[place] for place in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError(f"item {index} is out of range: the collection has {len(self)}")
-        row = self._rows[index]
+        row = self.rows[index]
         shard = self._shards[int(np.searchsorted(self._starts, row, side="right")) - 1]
         place = row - shard.start
         item: dict[str, Any] = {"name": self._name(row), "target": int(shard["target"][place])}
@@ -145,7 +146,7 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
 
     @cached_property
     def _by_name(self) -> dict[str, int]:
-        return {self._name(row): index for index, row in enumerate(self._rows)}
+        return {self._name(row): index for index, row in enumerate(self.rows)}
 
     def by_name(self, name: str) -> dict[str, Any]:
         """Return the item of a name: a file's path, or the sample's number where it has none.
@@ -186,7 +187,7 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
             raise ValueError(f"{name} is not of one size for all items: take it item by item")
         parts = [shard[name] for shard in self._shards]
         whole = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return whole if not self.skipped else whole[self._rows]
+        return whole if not self.skipped else whole[self.rows]
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return the scalars as a table: a row for each item.
@@ -202,7 +203,7 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
             import pandas
         except ImportError:
             raise ImportError("to_pandas needs pandas: pip install pandas") from None
-        columns: dict[str, Any] = {"name": [self._name(row) for row in self._rows]}
+        columns: dict[str, Any] = {"name": [self._name(row) for row in self.rows]}
         for name in ("target", "predicted", "label", "score"):
             columns[name] = self.tensor(name).numpy()
         norms = self.tensor("norms").numpy()

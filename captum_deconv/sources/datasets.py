@@ -51,7 +51,7 @@ class ImageFiles(Dataset[Any]):
         root: The folder that all files are below.
         samples: The files.
         classes: The names of the folders right below the root, sorted, where every file is in one;
-            else empty. A label is a number of one, as of torchvision's ``ImageFolder``.
+            else empty.
         transform: The transform.
 
     Raises:
@@ -75,36 +75,48 @@ class ImageFiles(Dataset[Any]):
     def __getitem__(self, number: int) -> Any:
         return self.transform(read_image(self.samples[number]).image)
 
-    def label_of(self, number: int) -> int | None:
-        """Return the number of a file's class, None where the folders are no classes.
+    def find_labels(self, categories: Sequence[str] | None) -> list[int] | None:
+        """Find each file's class of a network by the folder that it is in.
 
         Args:
-            number: The sample's.
+            categories: The names of the network's classes; None where they are not known.
 
         Returns:
-            The class.
+            Of each file its class: that of its folder's name, or, where there are as many folders
+            as classes or the names are not known, the folder's number. None if neither is so.
         """
-        if not self.classes:
+        folders = self.classes
+        known = {_plain(name): number for number, name in enumerate(categories or ())}
+        if folders and all(_plain(folder) in known for folder in folders):
+            by_folder = {folder: known[_plain(folder)] for folder in folders}
+        elif folders and len(folders) == len(known or folders):
+            by_folder = {folder: number for number, folder in enumerate(folders)}
+        else:
             return None
-        return self.classes.index(self.samples[number].relative_to(self.root).parts[0])
+        return [by_folder[path.relative_to(self.root).parts[0]] for path in self.samples]
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").casefold()
 
 
 class Labelled(Dataset[Any]):
-    """Image files with the labels that their folders give.
+    """Image files with a label each.
 
     Args:
         files: The files.
+        labels: One for each.
     """
 
-    def __init__(self, files: ImageFiles) -> None:
-        self.files = files
+    def __init__(self, files: ImageFiles, labels: Sequence[int]) -> None:
+        self.files, self.labels = files, labels
         self.root, self.samples, self.transform = files.root, files.samples, files.transform
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, number: int) -> Any:
-        return self.files[number], self.files.label_of(number)
+        return self.files[number], self.labels[number]
 
 
 def _read_list(file: Path) -> tuple[Path, list[Path]]:
