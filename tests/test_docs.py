@@ -44,6 +44,9 @@ def read_commands():
 # Captum's own, of its own doings.
 @pytest.mark.filterwarnings("ignore:Input Tensor 0 did not already require gradients")
 @pytest.mark.filterwarnings("ignore:Setting backward hooks on ReLU activations")
+# Lightning's own advice, and torch's on Lightning's own calls.
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec.. is deprecated")
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_recipes_run(path):
     with torch.random.fork_rng():

@@ -21,8 +21,9 @@ ModelName = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A torchvision model (resnet50, vgg16, ...), efficientnet-lite0, embedded (a small "
-        "one that ships), or package.module:factory for a network of your own.",
+        help="A torchvision model (resnet50, vgg16, ...), timm/NAME for one of timm's, "
+        "efficientnet-lite0, embedded (a small one that ships), or package.module:factory for a "
+        "network of your own.",
         show_default=True,
     ),
 ]

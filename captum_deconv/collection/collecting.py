@@ -296,7 +296,7 @@ def collect(
     together = shard is None and count > 1
     if together:
         distributed.gather(state.done)  # all parts are written
-    complete = (together and number > 0) or finish(folder, folder)
+    complete = (together and number > 0) or finish(folder, [folder])
     if together:
         distributed.gather(complete)  # the manifest is written
     if state.skipped:

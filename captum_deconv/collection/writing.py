@@ -81,7 +81,7 @@ class Progress:
             temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
-def read_parts(*folders: Path) -> tuple[list[dict[str, Any]], str]:
+def read_parts(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], str]:
     """Read how far the parts of a run have come.
 
     Args:
@@ -111,7 +111,7 @@ def read_parts(*folders: Path) -> tuple[list[dict[str, Any]], str]:
     return [found[number] for number in range(count)], ""
 
 
-def finish(folder: Path, *parts: Path) -> bool:
+def finish(folder: Path, parts: Sequence[Path]) -> bool:
     """Write the manifest if all parts are complete.
 
     Args:
@@ -122,7 +122,7 @@ def finish(folder: Path, *parts: Path) -> bool:
         Whether they were.
     """
     try:
-        found, missing = read_parts(*parts)
+        found, missing = read_parts(parts)
     except FileNotFoundError:
         missing = "another part has just finished"
     if missing:
@@ -155,7 +155,7 @@ def merge_parts(folders: Sequence[Path], folder: Path) -> None:
     Raises:
         CollectionError: If a part is missing or not complete, or the folder holds something.
     """
-    found, missing = read_parts(*folders)
+    found, missing = read_parts(folders)
     if missing:
         raise CollectionError(
             f"{missing} cannot be found complete in {', '.join(map(str, folders))}: each part is "
@@ -176,7 +176,7 @@ def merge_parts(folders: Sequence[Path], folder: Path) -> None:
                 for start in range(0, len(whole), _BLOCK):
                     whole[start : start + _BLOCK] |= part[start : start + _BLOCK]
             whole.flush()
-    finish(folder, *folders)
+    finish(folder, folders)
 
 
 def check_record(folder: Path, found: Mapping[str, Any], record: Mapping[str, Any]) -> None:

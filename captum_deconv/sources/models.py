@@ -1,4 +1,4 @@
-"""Networks for the command line: by torchvision's name, by import path, or from a package.
+"""Networks for the command line: by torchvision's or timm's name, by import path, from a package.
 
 What comes out is in evaluation mode, knows how to prepare a photograph for itself and how its
 classes are called. Weights are read without running pickled code: safetensors, or torch files
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from captum_deconv.sources.names import (
     EMBEDDED,
     LITE,
+    TIMM,
     ModelError,
     UnknownNameError,
     WeightsError,
@@ -98,7 +99,8 @@ def load_model(
     pickle, or that do not fit, a ``WeightsError``.
 
     Args:
-        name: A torchvision builder (``resnet50``), ``efficientnet-lite0``, ``embedded``
+        name: A torchvision builder (``resnet50``), ``timm/`` and a name of timm's
+            (``timm/resnet26d``, ``timm/resnet26d.bt_in1k``), ``efficientnet-lite0``, ``embedded``
             (`captum_deconv.sources.embedded`), or ``package.module:factory``, where ``factory`` is
             an ``nn.Module`` or a callable that returns one. A network from an import path may carry
             the attributes ``preprocess`` (a Pillow image to a tensor ``(3, H, W)``) and
@@ -113,7 +115,9 @@ def load_model(
     """
     check_model(name)
     check_weights(weights)
-    if ":" in name:
+    if name.startswith(TIMM):
+        loaded = _load_timm(name, weights)
+    elif ":" in name:
         loaded = _load_import_path(name, weights)
     elif name == LITE:
         loaded = _load_efficientnet_lite(weights)
@@ -311,6 +315,70 @@ def _load_torchvision(name: str, weights: str) -> LoadedModel:
         weights_hash=hash_weights(model),
         mean=None if mean is None else tuple(mean),
         std=None if std is None else tuple(std),
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class _TimmPreprocess:
+    """timm's own transform, with the size that it ends in, as torchvision's have it."""
+
+    transform: Preprocess
+    crop_size: tuple[int, int]
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        return self.transform(image)
+
+
+def _load_timm(name: str, weights: str) -> LoadedModel:
+    wanted = name.removeprefix(TIMM)
+    try:
+        timm: Any = importlib.import_module("timm")
+        data: Any = importlib.import_module("timm.data")
+    except ImportError:
+        raise ModelError(f"{name} needs the extra: pip install 'captum-deconv[timm]'") from None
+    architecture, _, tag = wanted.partition(".")
+    tagged = timm.list_pretrained(f"{architecture}.*")
+    if tag and wanted not in tagged:
+        raise UnknownNameError(f"no model {name!r}{suggest(name, [TIMM + one for one in tagged])}")
+    trained = weights.upper() == "DEFAULT"
+    if trained and not timm.models.is_model_pretrained(wanted):
+        raise WeightsError(
+            f"timm has no trained weights of {wanted}; give a file with --weights FILE, or use "
+            "--weights none"
+        )
+    try:
+        with _seeded(), read_only_weights():
+            model = timm.create_model(wanted, pretrained=trained)
+    except Exception as error:  # the hub, the file's readers and the builder raise each their own
+        if not trained:
+            raise ModelError(f"timm cannot build {wanted}: {error}") from error
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise WeightsError(
+            f"the weights of {name} could not be fetched and read ({reason}); give a file with "
+            "--weights FILE, or use --weights none"
+        ) from error
+    notes: tuple[str, ...] = ()
+    if trained:
+        described = f"{architecture}.{model.pretrained_cfg['tag']} of timm"
+    elif weights.lower() == "none":
+        described, notes = "random, seed 0", (RANDOM,)
+    else:
+        load_weights(model, weights)
+        described = Path(weights).name
+    config = data.resolve_model_data_config(model)
+    subset = data.infer_imagenet_subset(model)
+    return LoadedModel(
+        name=name,
+        model=model,
+        preprocess=_TimmPreprocess(
+            data.create_transform(**config, is_training=False), tuple(config["input_size"][1:])
+        ),
+        categories=list(data.ImageNetInfo(subset).label_descriptions()) if subset else None,
+        weights=described,
+        weights_hash=hash_weights(model),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
         notes=notes,
     )
 

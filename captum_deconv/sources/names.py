@@ -14,6 +14,7 @@ from pathlib import Path
 
 LITE = "efficientnet-lite0"
 EMBEDDED = "embedded"
+TIMM = "timm/"
 
 
 class UnknownNameError(LookupError):
@@ -55,6 +56,9 @@ def check_model(name: str) -> None:
         UnknownNameError: If there is no network of this name.
         ModelError: If it is one that cannot be attributed.
     """
+    if name.startswith(TIMM):
+        _check_timm(name)
+        return
     if ":" in name or name in (LITE, EMBEDDED):
         return
     known = list_torchvision_names()
@@ -90,6 +94,34 @@ def list_torchvision_names() -> tuple[str, ...]:
 _BUILDER = re.compile(
     r"""@register_model\((?:name="(\w+)")?\)\n(?:@.*\n|\s+.*\n|\)\n)*def (\w+)\("""
 )
+
+
+def _check_timm(name: str) -> None:
+    if importlib.util.find_spec("timm") is None:
+        raise ModelError(f"{name} needs the extra: pip install 'captum-deconv[timm]'")
+    known = list_timm_names()
+    # After a point may come the tag of certain weights, which only timm itself knows.
+    if known and name.removeprefix(TIMM).partition(".")[0] not in known:
+        raise UnknownNameError(f"no model {name!r}{suggest(name, [TIMM + one for one in known])}")
+
+
+@functools.cache
+def list_timm_names() -> tuple[str, ...]:
+    """List timm's networks from its source, in which each builder is marked as one.
+
+    Returns:
+        Their names, as ``timm.list_models()`` gives them, sorted; none where the source cannot be
+        read.
+    """
+    found = importlib.util.find_spec("timm")
+    if found is None or found.origin is None:
+        return ()
+    sources = (Path(found.origin).parent / "models").rglob("*.py")
+    names = (re.findall(_TIMM_BUILDER, path.read_text(encoding="utf-8")) for path in sources)
+    return tuple(sorted(name for names_of_file in names for name in names_of_file))
+
+
+_TIMM_BUILDER = re.compile(r"^@register_model\n(?:@.*\n)*def (\w+)\(", re.MULTILINE)
 
 
 def check_weights(weights: str) -> None:

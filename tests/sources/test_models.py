@@ -1,4 +1,5 @@
 import os
+import sys
 import urllib.error
 
 import pytest
@@ -265,3 +266,111 @@ def test_torchvisions_names_are_read_from_its_source():
     from captum_deconv.sources.names import list_torchvision_names
 
     assert list(list_torchvision_names()) == sorted(torchvision.models.list_models())
+
+
+@pytest.fixture
+def offline(tmp_path, monkeypatch):
+    """Hugging Face's cache, empty, with no network."""
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+
+
+def test_a_network_of_timms_with_its_own_transform():
+    import timm
+    from timm.data import create_transform, resolve_model_data_config
+
+    state = torch.get_rng_state()
+    first, second = (load_model("timm/resnet10t", "none") for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first.weights_hash == second.weights_hash
+    assert "random" in first.notes[0]
+    assert not first.model.training
+    assert type(first.model) is type(timm.create_model("resnet10t"))
+    config = resolve_model_data_config(first.model)
+    assert config["input_size"] == (3, 176, 176)  # no size that other networks here have
+    photograph = read_demo_image().image
+    inputs = first.preprocess(photograph)
+    assert inputs.shape == (3, 176, 176)
+    assert first.preprocess.crop_size == (176, 176)
+    assert torch.equal(inputs, create_transform(**config, is_training=False)(photograph))
+    assert (first.mean, first.std) == (config["mean"], config["std"])
+    plain = first.preprocess(Image.new("RGB", (300, 260), (10, 100, 200)))
+    assert torch.allclose(first.restore(plain)[:, 5, 5] * 255, torch.tensor([10.0, 100, 200]))
+    assert first.categories[282] == "tiger cat"
+    assert first.model(inputs.unsqueeze(0)).shape == (1, len(first.categories))
+
+
+def test_timms_own_means_are_used():
+    from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
+
+    loaded = load_model("timm/mixer_s32_224", "none")
+    assert (loaded.mean, loaded.std) == (IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD)
+
+
+def test_timms_weights_from_a_file(tmp_path):
+    source = load_model("timm/resnet10t", "none").model
+    with torch.no_grad():
+        next(source.parameters())[0] += 1
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    loaded = load_model("timm/resnet10t.c3_in1k", str(tmp_path / "w.safetensors"))
+    assert loaded.weights_hash == hash_weights(source)
+    assert (loaded.weights, loaded.notes) == ("w.safetensors", ())
+
+
+def test_timms_default_weights_are_fetched_by_timm(monkeypatch, tmp_path):
+    import timm.models._builder
+
+    source = load_model("timm/resnet10t", "none").model
+    with torch.no_grad():
+        source.fc.bias += 1
+    asked = []
+
+    def fetch(where, **_):
+        asked.append((where, os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD")))
+        return source.state_dict()
+
+    monkeypatch.setattr(timm.models._builder, "load_state_dict_from_hf", fetch)
+    loaded = load_model("timm/resnet10t")
+    assert asked == [("timm/resnet10t.c3_in1k", "1")]
+    assert loaded.weights_hash == hash_weights(source)
+    assert (loaded.weights, loaded.notes) == ("resnet10t.c3_in1k of timm", ())
+
+
+def test_timms_weights_without_a_network(offline):
+    state = torch.get_rng_state()
+    with pytest.raises(WeightsError) as caught:
+        load_model("timm/resnet10t")
+    for words in ("timm/resnet10t", "--weights FILE", "--weights none"):
+        assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "error", "word"),
+    [
+        ("timm/resnet26e", "none", UnknownNameError, "did you mean .*timm/resnet26"),
+        ("timm/resnet10t.c4_in1k", "none", UnknownNameError, r"mean timm/resnet10t\.c3_in1k"),
+        ("timm/hf-hub:somebody/something", "none", UnknownNameError, "no model"),
+        ("timm/nf_seresnet26", "DEFAULT", WeightsError, "no trained weights"),
+    ],
+)
+def test_networks_that_timm_has_not(name, weights, error, word):
+    with pytest.raises(error, match=word):
+        load_model(name, weights)
+
+
+def test_without_timm(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ModelError, match=r"pip install 'captum-deconv\[timm\]'"):
+        load_model("timm/resnet10t", "none")
+
+
+def test_timms_names_are_read_from_its_source():
+    import timm
+
+    from captum_deconv.sources.names import list_timm_names
+
+    assert list(list_timm_names()) == sorted(timm.list_models())
