@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 from command_fixtures import call, folder  # noqa: F401  # fixtures, by their names
+from pages import browser  # noqa: F401  # likewise
 from torch import nn
 from torch.nn import functional as F
 

@@ -19,7 +19,8 @@ to the same files, with the same bytes in the end.
 
 In reading order: ``layout`` (which bytes are whose), ``samples`` (a data set's images and labels,
 in batches), ``questions`` (what is asked of a batch), ``writing`` (rows to disk, and how far a run
-has come), ``collecting`` (what is asked for), ``reading`` (the collection).
+has come), ``collecting`` (what is asked for), ``reading`` (the collection),
+``pictures`` (a page of it).
 """
 
 from captum_deconv.collection.collecting import CollectWarning, collect

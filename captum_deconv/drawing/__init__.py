@@ -1,5 +1,6 @@
-"""Signed values as colours, figures saved, files written whole or not at all.
+"""Signed values as colours, figures and pages written, files whole or not at all.
 
-``colours`` turns attributions into pixels, ``figures`` writes a figure, ``files`` replaces a file.
-Nothing here imports torch, so that a wrong argument is answered without waiting for it.
+``colours`` turns attributions into pixels, ``figures`` writes a figure, ``page`` a page of pictures
+with a filter and a dialog, ``files`` replaces a file. Importing them does not import torch, so that
+a wrong argument is answered without waiting for it.
 """

@@ -1,11 +1,13 @@
 r"""Signed values as colours.
 
-An attribution ``a`` of shape ``(C, H, W)`` has signs and no natural scale. Two views are drawn of
-it, both on the scale ``s``, a high percentile of the non-zero ``|a|``, so that one stray pixel does
+An attribution ``a`` of shape ``(C, H, W)`` has signs and no natural scale. Three views are drawn of
+it, each on a scale ``s``, a high percentile of the non-zero ``|a|``, so that one stray pixel does
 not turn all others grey:
 
 * in colour, around mid-grey: ``0.5 + a / (2 s)``, clipped to [0, 1];
-* its magnitude, the largest over the channels: ``max_c |a_c| / s``, clipped, black on white.
+* its magnitude, the largest over the channels: ``max_c |a_c| / s``, clipped, black on white;
+* over the photograph, faint and grey: the sum over the channels, red above zero and blue below, as
+  opaque as ``|sum_c a_c| / s``, clipped.
 """
 
 from __future__ import annotations
@@ -28,6 +30,10 @@ TITLES = {
     "guided_gradcam": "Guided Grad-CAM",
 }
 """What a method is called above its picture."""
+
+_ABOVE, _BELOW = np.array([[0.78, 0.06, 0.1], [0.05, 0.3, 0.75]], np.float32)
+_FAINT = 0.3
+"""How much of the photograph's contrast is left under the colours."""
 
 
 def measure_scale(attribution: Tensor, percentile: float = PERCENTILE) -> float:
@@ -73,6 +79,31 @@ def to_magnitude(attribution: Tensor, percentile: float = PERCENTILE) -> Array:
     magnitude = attribution.detach().abs().float().cpu().amax(dim=0)
     scaled: Array = (magnitude / measure_scale(attribution, percentile)).clamp(max=1).numpy()
     return scaled
+
+
+def to_overlay(attribution: Tensor, photograph: Tensor, percentile: float = PERCENTILE) -> Array:
+    """Draw the channels' sum over a photograph: red above zero, blue below.
+
+    Args:
+        attribution: ``(C, H, W)``, enlarged where it is smaller than the photograph.
+        photograph: ``(1 or 3, H, W)`` in [0, 1].
+        percentile: What sets the scale ``s`` of the sum, see ``measure_scale``.
+
+    Returns:
+        ``(H, W, 3)`` in [0, 1].
+    """
+    from torch.nn.functional import interpolate
+
+    total = attribution.detach().cpu().float().sum(0).nan_to_num()
+    scale = measure_scale(total, percentile)
+    size = photograph.shape[-2:]
+    if total.shape != size:
+        total = interpolate(total[None, None], size, mode="bilinear", align_corners=False)[0, 0]
+    signed = (total / scale).clamp(-1, 1).numpy()[..., None]
+    opacity = np.abs(signed)
+    faint = 1 - (1 - as_picture(photograph).mean(2, keepdims=True)) * _FAINT
+    overlay: Array = faint * (1 - opacity) + np.where(signed > 0, _ABOVE, _BELOW) * opacity
+    return overlay
 
 
 def as_picture(tensor: Tensor) -> Array:

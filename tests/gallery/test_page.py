@@ -1,36 +1,13 @@
 """The page in a browser, opened from disk as a reader would: headless Chromium, no server."""
 
 import dataclasses
-import os
-import shutil
 
 import pytest
 import torch
 from galleries import project_small
-
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-HOSTILE = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+from pages import DESK, HOSTILE, PHONE, count_shown, open_page
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
-    if not os.access(CHROMIUM, os.X_OK):
-        pytest.skip("Chromium is not installed")
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture(scope="module")
@@ -43,42 +20,14 @@ def address(tmp_path_factory):
     return named.save_html(folder, title=f"Layer {HOSTILE}").as_uri()
 
 
-@dataclasses.dataclass
-class Opened:
-    """A page, and whatever went wrong on it."""
-
-    page: object
-    problems: list[str]
-
-
 @pytest.fixture
 def opened(browser, address, request):
-    context = browser.new_context(**getattr(request, "param", {"viewport": _DESK}))
-    # Nothing may be asked of any network.
-    context.route("http*://**", lambda route: route.abort())
-    page, problems = context.new_page(), []
-    page.on("console", lambda message: problems.append(message.text))
-    page.on("pageerror", lambda error: problems.append(str(error)))
-    # A picture that is no longer wanted, because the page is left, is aborted; that is no failure.
-    page.on("requestfailed", lambda r: "ABORTED" in r.failure or problems.append(r.url))
-    page.on("request", lambda r: r.url.startswith(("file:", "data:")) or problems.append(r.url))
-    page.set_default_timeout(10_000)
-    page.goto(address)
-    yield Opened(page, problems)
-    assert problems == []
-    context.close()
-
-
-_DESK = {"width": 1200, "height": 800}
-_PHONE = {"width": 390, "height": 844}
+    with open_page(browser, address, **getattr(request, "param", {})) as opened:
+        yield opened
 
 
 def focused(page) -> str:
     return page.evaluate("document.activeElement.getAttribute('aria-label') || ''")
-
-
-def count_shown(page) -> int:
-    return page.locator(".card:visible").count()
 
 
 def test_problems_would_be_noticed(browser, address):
@@ -254,7 +203,7 @@ def test_a_link_to_a_channel_opens_it(opened, address):
 
 
 @pytest.mark.parametrize(
-    "opened", [{"viewport": _PHONE, "has_touch": True}], indirect=True, ids=["phone"]
+    "opened", [{"viewport": PHONE, "has_touch": True}], indirect=True, ids=["phone"]
 )
 def test_a_phone_needs_no_sideways_scrolling(opened):
     page = opened.page
@@ -268,7 +217,7 @@ def test_a_phone_needs_no_sideways_scrolling(opened):
 
 @pytest.mark.parametrize(
     "opened",
-    [{"color_scheme": scheme, "viewport": _DESK} for scheme in ("light", "dark")],
+    [{"color_scheme": scheme, "viewport": DESK} for scheme in ("light", "dark")],
     indirect=True,
     ids=["light", "dark"],
 )
@@ -303,7 +252,7 @@ def test_a_whole_layer_loads_what_is_looked_at(browser, tmp_path):
     )
     page_path = many.save_html(tmp_path)
     assert page_path.stat().st_size < 2e6
-    context = browser.new_context(viewport=_DESK)
+    context = browser.new_context(viewport=DESK)
     page, requests = context.new_page(), []
     page.on("request", lambda request: requests.append(request.url))
     page.goto(page_path.as_uri())
