@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich import filesize
 from torch import Tensor, nn
 
 from captum_deconv.collection.layout import (
@@ -204,7 +205,7 @@ def collect(
         shard_bytes: About how large a file may be.
         checkpoint_seconds: How often to make durable what was written, and to record it as done.
         strict: Whether a sample that cannot be read ends the run rather than being left out.
-        progress: Whether to show a bar where there is a terminal.
+        progress: Whether to show a bar where there is a terminal, with what the files will take.
 
     Returns:
         The collection; None where other parts of it are not done yet.
@@ -471,15 +472,15 @@ def _make_files(shards: Sequence[Shard]) -> None:
     free = shutil.disk_usage(shards[0].path.parent).free
     if missing > free:
         raise OutputError(
-            f"{shards[0].path.parent}: the collection takes {missing / 2**30:.2f} GiB, and the "
-            f"disk has {free / 2**30:.2f} GiB left: keep less (reduce=, dtype=), or elsewhere"
+            f"{shards[0].path.parent}: the collection takes {filesize.decimal(missing)}, and the "
+            f"disk has {filesize.decimal(free)} left: keep less (reduce=, dtype=), or elsewhere"
         )
     for shard in shards:
         try:
             shard.make()
         except OSError as error:
             raise OutputError(
-                f"{shard.path}: no room for its {shard.size / 2**30:.2f} GiB ({error.strerror})"
+                f"{shard.path}: no room for its {filesize.decimal(shard.size)} ({error.strerror})"
             ) from error
 
 
@@ -502,7 +503,8 @@ def _run(
         field = by_name[name_map(job.methods[0].method, number)]
         if field.starts is not None:
             begins[name_map("start", number)] = find_starts(field.starts, shards)
-    with show_progress(total, before, shown=shown, what="collect") as advance, writer.running():
+    what = f"collect ({filesize.decimal(sum(shard.size for shard in shards))})"
+    with show_progress(total, before, shown=shown, what=what) as advance, writer.running():
         for number, batch in enumerate(read_batches(source, first + state.done, last), state.done):
             for row, reason in batch.unreadable.items():
                 if strict:

@@ -285,7 +285,8 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
                 source = base64.b64encode(file.getvalue()).decode()
             label = html.escape(f"{item['name']}: {item['target']}")
             cells.append(
-                '<figure style="display:inline-block;margin:4px;width:128px">'
+                '<figure style="display:inline-block;margin:4px;'
+                'width:128px;vertical-align:top;overflow-wrap:anywhere">'
                 f'<img width="128" alt="{label}" src="data:image/png;base64,{source}">'
                 f"<figcaption>{label}</figcaption></figure>"
             )

@@ -3,6 +3,7 @@
 import errno
 import os
 import pickle
+import shutil
 import warnings
 
 import pytest
@@ -295,6 +296,9 @@ def test_bad_places(network, photographs, tmp_path, monkeypatch):
     with pytest.raises(CollectionError, match="no manifest of a collection"):
         Collection.open(other)
 
+    with pytest.raises(OutputError, match="the folder cannot be made"):
+        collect(network, photographs, "/proc/kept", progress=False)  # not even root may
+
     calls = []
     network.register_forward_hook(lambda *_: calls.append(1))
 
@@ -305,6 +309,15 @@ def test_bad_places(network, photographs, tmp_path, monkeypatch):
     with pytest.raises(OutputError, match=r"no room for its .*quota"):
         collect(network, photographs, tmp_path / "quota", progress=False)
     assert not calls, "it was refused before the first forward pass"
+
+
+def test_a_disk_that_is_too_small(network, photographs, tmp_path, monkeypatch):
+    calls = []
+    network.register_forward_hook(lambda *_: calls.append(1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(9999, 0, 9999))
+    with pytest.raises(OutputError, match=r"takes \d+\.\d kB, and the disk has 10\.0 kB left"):
+        collect(network, photographs, tmp_path, progress=False)
+    assert not calls
 
 
 def test_a_damaged_file_is_said(network, photographs, tmp_path):
