@@ -221,7 +221,14 @@ def collect(
             mode, the data set empty, or its samples differ in shape.
     """
     names = _check_methods(methods)
-    _check_options(target, layer, neuron, batch_size, dtype, shard_bytes)
+    _check_options(target, layer, neuron, dtype)
+    for name, value in (
+        ("batch_size", batch_size),
+        ("inputs", inputs),
+        ("shard_bytes", shard_bytes),
+    ):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
     training = next((name for name, module in model.named_modules() if module.training), None)
     if training is not None:
         raise ValueError(
@@ -253,6 +260,7 @@ def collect(
         "dtype": str(dtype).removeprefix("torch."),
         "reduce": list(reduce) if isinstance(reduce, tuple) else reduce,
         "inputs": inputs,
+        "output": None if output is None else _describe_target(output),
         "by size": by_size,
         "precision": "exact" if faster is None else faster.describe(),
         "activations": activations,
@@ -301,14 +309,7 @@ def collect(
     if together:
         distributed.gather(complete)  # the manifest is written
     if state.skipped:
-        few = [f"{row} ({why})" for row, why in list(state.skipped.items())[:_SHOWN]]
-        more = "; ..." * (len(state.skipped) > _SHOWN)
-        warnings.warn(
-            f"{len(state.skipped)} samples could not be read and were left out: "
-            f"{'; '.join(few)}{more}",
-            CollectWarning,
-            stacklevel=2,
-        )
+        warnings.warn(_tell_skipped(state.skipped), CollectWarning, stacklevel=2)
     return Collection.open(folder) if complete else None
 
 
@@ -322,9 +323,7 @@ def _check_methods(methods: Sequence[str]) -> list[str]:
     return names
 
 
-def _check_options(
-    target: Any, layer: Any, neuron: Any, batch_size: int, dtype: torch.dtype, shard_bytes: int
-) -> None:
+def _check_options(target: Any, layer: Any, neuron: Any, dtype: torch.dtype) -> None:
     if (layer is None) != (neuron is None):
         raise ValueError("a neuron needs its layer, and a layer a neuron: give both or neither")
     if layer is not None and target != "predicted":
@@ -335,9 +334,6 @@ def _check_options(
             'target must be "predicted", "label", an int, a sequence of them or a function, not '
             f"{target!r}"
         )
-    for name, value in (("batch_size", batch_size), ("shard_bytes", shard_bytes)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
     if dtype not in _DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(map(str, _DTYPES))}, not {dtype}")
 
@@ -534,6 +530,12 @@ def _check_shapes(fields: Sequence[Field], values: dict[str, Tensor], rows: Sequ
                     f"{field.shape or size} as was planned: give collect by_size=True if samples "
                     f"differ in size, or a transform that makes them alike (and the same each time)"
                 )
+
+
+def _tell_skipped(skipped: Mapping[str, str]) -> str:
+    few = [f"{row} ({why})" for row, why in list(skipped.items())[:_SHOWN]]
+    more = "; ..." * (len(skipped) > _SHOWN)
+    return f"{len(skipped)} samples could not be read and were left out: {'; '.join(few)}{more}"
 
 
 def _tell_halved(count: int) -> None:

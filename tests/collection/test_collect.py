@@ -253,6 +253,7 @@ def test_writing_to_what_was_read_changes_no_file(network, photographs, tmp_path
         ({"layer": "3", "neuron": 4}, IndexError, "neuron 4 does not fit"),
         ({"layer": "3", "neuron": (1, 2)}, IndexError, "does not fit"),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
+        ({"inputs": 0}, ValueError, "inputs must be at least 1"),
         ({"dtype": torch.int8}, ValueError, "dtype must be"),
         ({"reduce": "mean"}, ValueError, "reduce must be"),
         ({"reduce": 13}, ValueError, "does not fit"),

@@ -129,6 +129,7 @@ def test_a_complete_one_is_opened_and_another_is_refused(tmp_path):
     handle.remove()
     for change, word in (
         ({"target": 3}, "target: predicted, not 3"),
+        ({"output": lambda found: found}, "output: None, not function"),
         ({"batch_size": 2}, "batches: 6, not 2"),
         ({"dtype": torch.float32}, "dtype: float16, not float32"),
         ({"methods": ["guided_backprop"]}, "methods"),
