@@ -105,9 +105,14 @@ def test_parts_by_number(tmp_path, undisturbed):
     assert read(tmp_path) == undisturbed
 
 
-def test_two_processes_of_torchrun(tmp_path, undisturbed):
+@pytest.mark.parametrize("by_size", [False, True])
+def test_two_processes_of_torchrun(by_size, tmp_path, undisturbed):
+    if by_size:
+        collect_program.run(tmp_path / "alone", "0", by_size=True)
+        undisturbed = read(tmp_path / "alone")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc-per-node", "2", str(PROGRAM), str(tmp_path), "0"]
+    command += ["by-size"] * by_size
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     finished = subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=100, check=False

@@ -56,4 +56,4 @@ def run(folder: Path, pause: str, **how: object) -> object:
 
 if __name__ == "__main__":
     with features.processes("cpu"):
-        run(Path(sys.argv[1]), sys.argv[2])
+        run(Path(sys.argv[1]), sys.argv[2], by_size="by-size" in sys.argv)
