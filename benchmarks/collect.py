@@ -2,8 +2,8 @@
 
 Throughput: ``collect`` by three methods over the bare loop (a forward pass and a backward pass for
 each method, nothing kept), and over a plain Captum loop that saves with ``torch.save``; in turn,
-hashes and files included. Memory: the peak of a process of its own beyond what it held before, for
-some images and for ten times as many. Reading: the median time of one attribution at random.
+hashes and files included. Memory: the peak of a process of its own, for some images and for ten
+times as many. Reading: the median time of one attribution at random.
 
     python benchmarks/collect.py                    # and results/collect-cpu.json
     python benchmarks/collect.py --quick            # a few small images, for a test
@@ -25,8 +25,7 @@ from typing import Any
 import captum.attr
 import torch
 import torchvision
-from memory import read_kilobytes
-from parts.machine import describe_machine, synchronize
+from parts.machine import describe_machine, read_kilobytes, reset_peak, synchronize
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -114,29 +113,32 @@ def measure_pace(name: str, count: int, size: int, rounds: int, device: torch.de
     return {f"pace over {who}": round(statistics.median(r), 3) for who, r in over.items()}
 
 
-def measure_peak(count: int, size: int) -> float:
-    """Return the MiB that collecting takes at its peak; in a process of its own."""
+def measure_peak(count: int, size: int) -> tuple[float, float]:
+    """Return the MiB that a process of its own takes at its peak: whole, and for collecting."""
     model = build("resnet18")
     keep(model, Random(2 * BATCH, size))
     gc.collect()
     before = read_kilobytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    reset_peak()
     keep(model, Random(count, size))
-    return (read_kilobytes("VmHWM") - before) / 2**10
+    peak = read_kilobytes("VmHWM")
+    return peak / 2**10, (peak - before) / 2**10
 
 
-def measure_peak_apart(count: int, size: int) -> float:
+def measure_peak_apart(count: int, size: int) -> dict[str, float]:
     """Return the median of the peaks of three processes."""
     command = [sys.executable, __file__, "--peak", str(count), str(size)]
     runs = [
-        float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
         for _ in range(3)
     ]
-    return round(statistics.median(runs), 1)
+    columns = zip(("process", "collecting"), zip(*runs, strict=True), strict=True)
+    return {name: round(statistics.median(map(float, column)), 1) for name, column in columns}
 
 
 def measure_reading(count: int) -> dict[str, float]:
     """Return the milliseconds of opening a large collection, and of reading one attribution."""
+    torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 4, 3, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
     ).eval()
@@ -169,7 +171,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # Captum warns of the hooks it sets
     if options.peak:
-        print(measure_peak(*options.peak))
+        print(*measure_peak(*options.peak))
         return
     quick = options.quick
     names, images, size, rounds = ("resnet50", "vgg16"), 16, 224, 3

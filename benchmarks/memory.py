@@ -28,7 +28,7 @@ from pathlib import Path
 import captum.attr
 import torch
 import torchvision
-from parts.machine import describe_machine, synchronize
+from parts.machine import describe_machine, read_kilobytes, reset_peak, synchronize
 
 import captum_deconv
 
@@ -52,12 +52,6 @@ def make_call(name: str, way: str, device: torch.device) -> Callable[[torch.Tens
     return lambda images: ours.attribute(images, TARGET)
 
 
-def read_kilobytes(what: str) -> int:
-    """Return a line of what Linux says of this process."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(what)).split()[1])
-
-
 def measure_peak(name: str, way: str, batch: int, size: int, device: torch.device) -> float:
     """Return the MiB that one call takes at its peak, beyond what the process held before."""
     call = make_call(name, way, device)
@@ -70,7 +64,7 @@ def measure_peak(name: str, way: str, batch: int, size: int, device: torch.devic
         call(images)
         return (torch.cuda.max_memory_allocated(device) - before) / 2**20
     before = read_kilobytes("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    reset_peak()
     call(images)
     return (read_kilobytes("VmHWM") - before) / 2**10
 

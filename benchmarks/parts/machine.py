@@ -26,6 +26,17 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def read_kilobytes(what: str) -> int:
+    """Return a line of what Linux says of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(what)).split()[1])
+
+
+def reset_peak() -> None:
+    """Let the peak that Linux tells of this process, ``VmHWM``, begin anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
