@@ -174,7 +174,7 @@ def main() -> None:
         print(*measure_peak(*options.peak))
         return
     quick = options.quick
-    names, images, size, rounds = ("resnet50", "vgg16"), 16, 224, 3
+    names, images, size, rounds = ("resnet50", "vgg16"), 32, 224, 3
     few, read = 500, 50_000
     if quick:
         names, images, size, rounds, few, read = ("resnet18",), 8, 64, 1, 16, 300

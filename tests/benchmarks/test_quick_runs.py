@@ -57,3 +57,16 @@ def test_collect(tmp_path):
     result = run("collect", tmp_path)
     assert result["resnet18"]["pace over bare"] > 0
     assert result["reading"]["items"] == 300
+
+
+def test_the_page_on_collections_has_the_committed_numbers():
+    record = json.loads((BENCHMARKS / "results" / "collect-cpu.json").read_text())
+    page = " ".join((BENCHMARKS.parent / "docs" / "collections.md").read_text().split())
+    for loop, places in (("bare", 2), ("captum", 1)):
+        row = [record[name][f"pace over {loop}"] for name in ("resnet50", "vgg16")]
+        assert f"| {row[0]:.{places}f} | {row[1]:.{places}f} |" in page
+    few, many = record["peak of resnet18 at 64x64, MiB, by images"].values()
+    assert f"{few['process']:.0f} MiB for 500 images, {many['process']:.0f} for 5,000" in page
+    reading = record["reading"]
+    assert f"is opened in {reading['open, ms']:.1f} ms" in page
+    assert f"of them is read in {reading['read one, ms']:.2f} ms" in page
