@@ -27,7 +27,7 @@ def count_norms(model):
 
 @pytest.mark.parametrize(
     ("name", "folded", "left"),
-    [("resnet18", 20, 0), ("vgg11", 0, 0), ("vgg11_bn", 8, 0), ("densenet121", 59, 62)],
+    [("resnet18", 20, 0), ("squeezenet1_1", 0, 0), ("vgg11_bn", 8, 0), ("densenet121", 59, 62)],
 )
 def test_torchvisions_networks(name, folded, left):
     torch.manual_seed(0)
