@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-all lint bench docs clean
+.PHONY: demo test test-all lint bench bench-libraries bench-methods bench-methods-smoke docs clean
 
 demo: $(READY)  ## a cat, three methods, and what excites two networks' feature maps; in demo/
 	$(BIN)/captum-deconv demo --out demo
@@ -33,6 +33,15 @@ bench: $(READY)  ## measure (an hour or two); tables on the screen, JSON in benc
 	$(BIN)/python benchmarks/scan.py --out benchmarks/results
 	$(BIN)/python benchmarks/zoo.py
 	$(BIN)/python benchmarks/adjoint.py
+
+bench-libraries: $(READY)  ## beside the other libraries (two or three hours); docs/libraries.md
+	$(BIN)/python benchmarks/libraries
+
+bench-methods: $(READY)  ## the methods compared (an hour or two; goes on where it was killed); docs/methods.md
+	$(BIN)/python benchmarks/compare_methods.py
+
+bench-methods-smoke: $(READY)  ## the same, two images and six metrics, in three minutes
+	$(BIN)/python benchmarks/compare_methods.py --smoke
 
 docs: $(READY)  ## the documentation, warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html

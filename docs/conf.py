@@ -4,7 +4,8 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-import figures  # noqa: E402  # it stands beside this file
+import figures  # noqa: E402  # they stand beside this file
+import methods_figure  # noqa: E402
 
 project = "captum_deconv"
 author = "the captum_deconv authors"
@@ -19,6 +20,7 @@ myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "dollarmath"
 myst_heading_anchors = 3
 # Every figure and every number in the text is computed when the pages are built.
 myst_substitutions = figures.build(HERE / "_build" / "figures")
+methods_figure.build(HERE / "_build" / "figures")
 
 exclude_patterns = ["_build"]
 html_theme = "furo"

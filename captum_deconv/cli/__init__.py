@@ -13,7 +13,16 @@ from typing import Annotated
 
 import typer
 
-from captum_deconv.cli import attribute, collect, coverage, demo, features, gallery, scan
+from captum_deconv.cli import (
+    attribute,
+    collect,
+    compare_methods,
+    coverage,
+    demo,
+    features,
+    gallery,
+    scan,
+)
 from captum_deconv.cli.check import command as check_command
 from captum_deconv.cli.console import PROGRAM, OneLineErrors
 
@@ -34,6 +43,7 @@ app.command(no_args_is_help=True)(scan.scan)
 app.command(no_args_is_help=True)(gallery.gallery)
 app.command(no_args_is_help=True)(features.features)
 app.command(no_args_is_help=True)(collect.collect)
+app.command(no_args_is_help=True)(compare_methods.compare_methods)
 app.command()(demo.demo)
 
 
@@ -74,5 +84,6 @@ def _start(
       captum-deconv coverage --model mobilenet_v2
       captum-deconv check --conv in=3,out=8,kernel=3,stride=2
       captum-deconv collect photographs --model resnet50 --out attributions
+      captum-deconv compare-methods --model resnet50 --data photographs --out report
       captum-deconv features --layer relu2 --data photographs --out relu2
     """
