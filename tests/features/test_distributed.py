@@ -45,8 +45,10 @@ def test_a_killed_rank_is_a_clear_failure_and_loses_nothing(tmp_path, alone):
     assert killed.returncode != 0
     assert "SIGKILL" in killed.stderr or "exitcode  : -9" in killed.stderr, killed.stderr
     assert not (tmp_path / "index").exists(), "half an index is none"
-    left = features.ActivationIndex.load(tmp_path / "checkpoint.1-of-2").covered
-    assert left == [(100, 148)], "all whole batches before the fatal sample"
+    ((start, stop),) = features.ActivationIndex.load(tmp_path / "checkpoint.1-of-2").covered
+    # All whole batches before the fatal sample, but for the one computed while that was read.
+    assert start == 100
+    assert stop in (144, 148)
     finished = run_two(tmp_path, "killer")
     assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "index").read_bytes() == alone
