@@ -1,12 +1,7 @@
-"""A data set's samples in batches: what the model takes, labels, and what could not be read.
-
-Which samples make a batch is settled by their numbers and sizes alone, so that a run that was cut
-off, and one of several processes, computes the same batches.
-"""
+"""A data set's samples in batches: what the model takes, labels, and what could not be read."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,13 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from captum_deconv.features.reading import read_in_batches
+from captum_deconv.features.reading import batch_by_size, read_in_batches, read_sizes
 from captum_deconv.features.records import UnreadableSampleError, read_labelled
 
 NO_LABEL = -1
 _PROBES = 16
-_SURVEYED = 64
-"""Samples whose sizes a worker reads at a time."""
 
 Shapes = tuple[tuple[int, ...], ...]
 """Of each of a sample's inputs."""
@@ -59,13 +52,7 @@ class Source:
         """
         size = len(self.batches[0])
         whole = self.batches if self.own_batches else [list(range(len(self.order)))]
-        batches = []
-        for batch in whole:
-            alike: dict[Shapes | None, list[int]] = defaultdict(list)
-            for row in batch:
-                alike[shapes[row]].append(row)
-            for rows in alike.values():
-                batches += [rows[first : first + size] for first in range(0, len(rows), size)]
+        batches = [same for batch in whole for same in batch_by_size(batch, shapes, size)]
         return replace(self, batches=batches if self.own_batches else sorted(batches))
 
 
@@ -184,13 +171,8 @@ def survey(source: Source, advance: Callable[[int], None]) -> list[Shapes | None
     Returns:
         Of each row; None of one that cannot be read.
     """
-    rows = range(len(source.order))
-    batches = [rows[first : first + _SURVEYED] for first in rows[::_SURVEYED]]
-    found: list[Shapes | None] = []
-    for shapes in _read(source, _ReadShapes(source.inputs), batches):
-        found += [None if isinstance(each, str) else each for each in shapes]
-        advance(len(shapes))
-    return found
+    how = _ReadShapes(source.inputs)
+    return read_sizes(*(source.dataset, how, source.order, advance), num_workers=source.num_workers)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor, nn
 
 from captum_deconv.drawing.files import replace_file
@@ -24,6 +25,7 @@ from captum_deconv.features.records import describe_dataset, describe_model, fin
 FORMAT = "captum-deconv activation index 1"
 _RECORD = "captum_deconv"
 _NAMED_NANS = 10
+_KINDS = ("values", "samples", "positions", "nans", "maxima")
 
 
 class IndexMismatchError(ValueError):
@@ -48,11 +50,15 @@ class ActivationIndex:
             size 0 for a layer without a map.
         nans: In how many samples a channel had NaN activations, ``(C,)``; they are never ranked.
         nan_samples: The first ten of those samples, of any channel.
+        maxima: Where they were asked for, each image's strongest activation of each channel,
+            ``(N, C)``; NaN of an image that was not looked at, or could not be read.
+        labels: With them, each image's label, ``(N,)``; -1 where there is none.
         skipped: The samples that could not be read: by index, the name and the reason.
         covered: The samples that were looked at, as sorted ranges ``(start, stop)``.
         metadata: What the index was made from: ``model``, ``dataset``, ``layers``, ``k``,
             ``per_image``, ``batch_size``, ``precision`` and ``versions``; of a fast scan, under
-            ``fast``, by layer the difference that it made.
+            ``fast``, by layer the difference that it made; where images differ in size,
+            ``by_size`` and the ``largest`` height and width of all.
     """
 
     values: dict[str, Tensor]
@@ -61,6 +67,8 @@ class ActivationIndex:
     metadata: dict[str, Any]
     nans: dict[str, Tensor] = field(default_factory=dict)
     nan_samples: dict[str, list[int]] = field(default_factory=dict)
+    maxima: dict[str, Tensor] = field(default_factory=dict)
+    labels: Tensor | None = None
     skipped: dict[int, str] = field(default_factory=dict)
     covered: list[tuple[int, int]] = field(default_factory=list)
 
@@ -98,9 +106,11 @@ class ActivationIndex:
         """
         tensors = {
             f"{kind}/{layer}": tensor.contiguous()
-            for kind in ("values", "samples", "positions", "nans")
+            for kind in _KINDS
             for layer, tensor in getattr(self, kind).items()
         }
+        if self.labels is not None:
+            tensors["labels"] = self.labels
         record = {
             "format": FORMAT,
             "metadata": self.metadata,
@@ -141,12 +151,13 @@ class ActivationIndex:
                 )
             by_kind: dict[str, dict[str, Tensor]] = {}
             for layer in record["metadata"]["layers"]:
-                for kind in ("values", "samples", "positions", "nans"):
+                for kind in _KINDS:
                     by_kind.setdefault(kind, {})
                     if f"{kind}/{layer}" in tensors:
                         by_kind[kind][layer] = tensors[f"{kind}/{layer}"]
             return cls(
                 **by_kind,
+                labels=tensors.get("labels"),
                 metadata=record["metadata"],
                 nan_samples=record["nan_samples"],
                 skipped={int(index): reason for index, reason in record["skipped"].items()},
@@ -200,7 +211,7 @@ class ActivationIndex:
                 settings, or have samples in common.
         """
         self.check_metadata(other.metadata, "these indices do not belong together")
-        covered = _join_ranges([*self.covered, *other.covered])
+        covered = join_ranges([*self.covered, *other.covered])
         rankings = {}
         for layer in self.layers:
             parts = [index.ranking_of(layer) for index in (self, other) if layer in index.values]
@@ -216,6 +227,11 @@ class ActivationIndex:
             layer: first_samples(self.nan_samples.get(layer, []), other.nan_samples.get(layer, []))
             for layer in {**self.nan_samples, **other.nan_samples}
         }
+        maxima = {
+            layer: torch.where(known.isnan(), other.maxima.get(layer, known), known)
+            for layer, known in {**other.maxima, **self.maxima}.items()
+        }
+        labels = [found.labels for found in (self, other) if found.labels is not None]
         return ActivationIndex(
             values={layer: ranking.values for layer, ranking in rankings.items()},
             samples={layer: ranking.samples for layer, ranking in rankings.items()},
@@ -223,6 +239,8 @@ class ActivationIndex:
             metadata=self.metadata,
             nans={layer: nans[layer] for layer in self.layers if layer in nans},
             nan_samples=nan_samples,
+            maxima={layer: maxima[layer] for layer in self.layers if layer in maxima},
+            labels=torch.stack(labels).amax(0) if labels else None,  # -1 where one looked not
             skipped={**self.skipped, **other.skipped},
             covered=covered,
         )
@@ -241,7 +259,18 @@ def _check_shapes(layer: str, one: Ranking, other: Ranking) -> None:
         )
 
 
-def _join_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def join_ranges(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join ranges that touch.
+
+    Args:
+        ranges: Of samples, start and stop.
+
+    Returns:
+        The same samples, sorted.
+
+    Raises:
+        IndexMismatchError: If a sample is in two of them.
+    """
     joined: list[tuple[int, int]] = []
     for start, stop in sorted(ranges):
         if joined and start < joined[-1][1]:

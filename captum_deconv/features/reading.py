@@ -1,8 +1,13 @@
-"""Samples read in batches, by processes or in a thread; one that cannot be read ends nothing."""
+"""Samples read in batches, by processes or in a thread; one that cannot be read ends nothing.
+
+Which samples make a batch is settled by their numbers and sizes alone, so that a run that was cut
+off, and one of several processes, computes the same batches.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
@@ -13,6 +18,10 @@ from captum_deconv.features.records import UnreadableSampleError
 
 Item = TypeVar("Item")
 Batch = TypeVar("Batch")
+Size = TypeVar("Size", bound=Hashable)
+
+_SURVEYED = 64
+"""Samples whose sizes a worker reads at a time."""
 
 
 class _Each(Dataset["tuple[int, Item | str]"], Generic[Item]):
@@ -65,3 +74,54 @@ def read_in_batches(
         while (item := ahead.result()) is not end:
             ahead = reader.submit(next, items, end)
             yield item
+
+
+def read_sizes(
+    dataset: Any,
+    read: Callable[[Any, int], Size],
+    numbers: Sequence[int],
+    advance: Callable[[int], None],
+    *,
+    num_workers: int,
+) -> list[Size | None]:
+    """Read every sample for its size.
+
+    Args:
+        dataset: A map-style data set.
+        read: Reads a sample's size, or raises an ``UnreadableSampleError``.
+        numbers: The samples.
+        advance: Called with the number of samples that were read.
+        num_workers: As for :func:`read_in_batches`.
+
+    Returns:
+        Of each sample; None of one that cannot be read.
+    """
+    batches = [numbers[first : first + _SURVEYED] for first in range(0, len(numbers), _SURVEYED)]
+    found: list[Size | None] = []
+    for items in read_in_batches(dataset, read, batches, list, num_workers=num_workers):
+        found += [None if isinstance(item, str) else item for _, item in items]
+        advance(len(items))
+    return found
+
+
+def batch_by_size(
+    rows: Sequence[int], sizes: Sequence[Hashable], batch_size: int
+) -> list[list[int]]:
+    """Make batches of samples of one size.
+
+    Args:
+        rows: Numbers into ``sizes``.
+        sizes: Of each.
+        batch_size: How many a batch holds at most.
+
+    Returns:
+        The batches, those of a size together, the sizes in the order of their first.
+    """
+    alike: dict[Hashable, list[int]] = defaultdict(list)
+    for row in rows:
+        alike[sizes[row]].append(row)
+    return [
+        same[first : first + batch_size]
+        for same in alike.values()
+        for first in range(0, len(same), batch_size)
+    ]

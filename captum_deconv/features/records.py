@@ -132,11 +132,12 @@ def describe_model(model: nn.Module) -> dict[str, str]:
     }
 
 
-def describe_dataset(dataset: Any) -> dict[str, Any]:
+def describe_dataset(dataset: Any, probes: Sequence[Tensor | None] | None = None) -> dict[str, Any]:
     """Describe a data set: its length, its transform and its fingerprint.
 
     Args:
         dataset: A map-style data set.
+        probes: What `read_probes` gave of it, where that is known already.
 
     Returns:
         A record that JSON can hold.
@@ -151,11 +152,13 @@ def describe_dataset(dataset: Any) -> dict[str, Any]:
     return {
         "length": length,
         "transform": _describe_transform(dataset),
-        "fingerprint": _hash_samples(dataset, length, names),
+        "fingerprint": _hash_samples(dataset, length, names, probes),
     }
 
 
-def _hash_samples(dataset: Any, length: int, names: hashlib._Hash) -> str:
+def _hash_samples(
+    dataset: Any, length: int, names: hashlib._Hash, probes: Sequence[Tensor | None] | None
+) -> str:
     """Go on from the hash of the names with that of the samples."""
 
     def compute(samples: Iterable[Tensor | None]) -> str:
@@ -171,10 +174,15 @@ def _hash_samples(dataset: Any, length: int, names: hashlib._Hash) -> str:
     held = dataset.tensors[0] if isinstance(dataset, TensorDataset) else dataset
     if isinstance(held, Tensor):  # in memory already, so all of it
         return recall(length, [held], lambda: compute(held[index] for index in range(length)))
-    samples = [_read_if_readable(dataset, index) for index in _spread(length)]
+    samples = read_probes(dataset) if probes is None else probes
     readable = [sample for sample in samples if sample is not None]
     key = names.hexdigest(), tuple(sample is None for sample in samples)
     return recall(key, readable, lambda: compute(samples))
+
+
+def read_probes(dataset: Any) -> list[Tensor | None]:
+    """Read sixteen samples, spread over a data set; None where one cannot be read."""
+    return [_read_if_readable(dataset, index) for index in _spread(len(dataset))]
 
 
 def _read_if_readable(dataset: Any, index: int) -> Tensor | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,7 +23,12 @@ from torch import Tensor, nn
 from captum_deconv.engine import forward, modes
 from captum_deconv.engine.fast import measure_difference
 from captum_deconv.features.batches import Batch, read_batches
-from captum_deconv.features.index import ActivationIndex, IndexMismatchError, first_samples
+from captum_deconv.features.index import (
+    ActivationIndex,
+    IndexMismatchError,
+    first_samples,
+    join_ranges,
+)
 from captum_deconv.features.progress import show_progress
 from captum_deconv.features.ranking import MISSING, Ranking, take_maxima
 from captum_deconv.features.records import UnreadableSampleError
@@ -35,9 +40,16 @@ class _Reached(BaseException):
 
 @dataclass
 class _Finding:
-    """What a layer's call adds: the new ranking, and which channels of which samples were NaN."""
+    """What a layer's call adds.
+
+    Attributes:
+        ranking: The new one.
+        maxima: Of each image and channel.
+        nans: Which channels of which samples were NaN.
+    """
 
     ranking: Ranking
+    maxima: Tensor
     nans: Tensor | None
 
 
@@ -56,64 +68,67 @@ class Run:
     checkpoint_seconds: float
     rankings: dict[str, Ranking] = field(default_factory=dict)
 
-    def scan_range(self, start: int, stop: int, num_workers: int, progress: bool) -> None:
-        """Scan the samples of a range, from where the checkpoint left it."""
-        at = self._resume(start, stop)
+    @property
+    def by_size(self) -> bool:
+        """Whether batches are of one size each, rather than all of one."""
+        return bool(self.index.metadata.get("by_size"))
+
+    def scan(self, batches: Sequence[Sequence[int]], num_workers: int, progress: bool) -> None:
+        """Scan batches of samples, from where the checkpoint left them."""
+        done = self._resume(batches)
+        total, before = sum(map(len, batches)), sum(map(len, batches[:done]))
         captures = {
             name: forward.capture(self.model, name, stop=True) for name in self.index.layers
         }
-        batches = read_batches(
-            *(self.dataset, at, stop, self.index.metadata["batch_size"], num_workers),
+        size = None if self.by_size else self.index.metadata["batch_size"]
+        read = read_batches(
+            *(self.dataset, batches[done:], size, num_workers),
             pin_memory=self.device.type == "cuda",
         )
-        with show_progress(stop - start, at - start, shown=progress) as advance:
+        with show_progress(total, before, shown=progress) as advance:
 
             def work(held: modes.Pass) -> None:
                 with torch.no_grad():
-                    self._scan_batches(batches, captures, start, at, advance)
+                    saved = time.monotonic()
+                    for number, batch in enumerate(read, done + 1):
+                        self._scan_batch(batch, captures)
+                        advance(batch.count)
+                        if self.checkpoint and time.monotonic() - saved >= self.checkpoint_seconds:
+                            self._save(batches[:number])
+                            saved = time.monotonic()
 
             # Not for gradients: compiled parts run as they were written, so that their hooks run.
             modes.differentiably(self.model, work)
+        self._save(batches)
+
+    def _save(self, batches: Sequence[Sequence[int]]) -> None:
+        """Put what was found in the batches into the index, and write the checkpoint."""
+        self.index.covered = _cover(batches)
         self._take_rankings()
         if self.checkpoint:
             self.index.save(self.checkpoint)
 
-    def _scan_batches(
-        self,
-        batches: Iterator[Batch],
-        captures: dict[str, forward.Capture],
-        start: int,
-        at: int,
-        advance: Callable[[int], None],
-    ) -> None:
-        saved = time.monotonic()
-        for batch in batches:
-            self._scan_batch(batch, captures)
-            self.index.covered = [(start, batch.stop)]
-            advance(batch.stop - at)
-            at = batch.stop
-            if self.checkpoint and time.monotonic() - saved >= self.checkpoint_seconds:
-                self._take_rankings()
-                self.index.save(self.checkpoint)
-                saved = time.monotonic()
-
-    def _resume(self, start: int, stop: int) -> int:
-        """Take up the checkpoint, if there is one, and return the first sample still to do."""
+    def _resume(self, batches: Sequence[Sequence[int]]) -> int:
+        """Take up the checkpoint, if there is one, and return the first batch still to do."""
         if self.checkpoint is None or not self.checkpoint.exists():
-            return start
+            return 0
         found = ActivationIndex.load(self.checkpoint)
         found.check_metadata(
             self.index.metadata,
             f"{self.checkpoint} is the checkpoint of another scan (delete it to begin afresh)",
         )
         self.index = found
-        if found.covered and found.covered[0][0] != start:
+        done, left = 0, sum(stop - start for start, stop in found.covered)
+        while left > 0 and done < len(batches):
+            left -= len(batches[done])
+            done += 1
+        if found.covered != _cover(batches[:done]):
             raise IndexMismatchError(
                 f"{self.checkpoint} is the checkpoint of another part: it begins with sample "
-                f"{found.covered[0][0]}, not {start}"
+                f"{found.covered[0][0]}, not {batches[0][0] if batches else 'any'}"
             )
         self.rankings = {layer: found.ranking_of(layer).to(self.device) for layer in found.values}
-        return found.covered[0][1] if found.covered else start
+        return done
 
     def _take_rankings(self) -> None:
         for layer in self.index.layers:
@@ -145,6 +160,21 @@ class Run:
                 )
             self.rankings[layer] = findings[layer].ranking
             self._count_nans(layer, findings[layer], batch.samples)
+            if self.index.metadata.get("maxima"):
+                self._keep_maxima(layer, findings[layer].maxima, batch)
+
+    def _keep_maxima(self, layer: str, maxima: Tensor, batch: Batch) -> None:
+        """Keep each image's strongest activation of each channel, and the image's label."""
+        length, read = self.index.metadata["dataset"]["length"], batch.samples != MISSING
+        if layer not in self.index.maxima:
+            dtype = self.rankings[layer].values.dtype
+            empty = torch.full((length, maxima.shape[1]), math.nan, dtype=dtype)
+            self.index.maxima[layer] = empty
+        kept = self.index.maxima[layer]
+        kept[batch.samples[read]] = maxima.cpu().to(kept.dtype)[read]
+        if self.index.labels is None:
+            self.index.labels = torch.full((length,), MISSING)
+        self.index.labels[batch.samples[read]] = batch.labels[read]
 
     def _measure_differences(self, reference: nn.Module, images: Tensor) -> dict[str, float]:
         """Return how far each layer's activations are from the reference's, of their largest."""
@@ -214,8 +244,15 @@ class Run:
             nans &= (samples != MISSING).unsqueeze(1)
             activations = activations.masked_fill(missing, -math.inf)
             maxima = take_maxima(activations)
-        ranking = standing.add(activations, maxima, samples, self.index.metadata["per_image"])
-        return _Finding(ranking, nans)
+        per_image = self.index.metadata["per_image"]
+        if self.by_size:  # the samples do not come in their order
+            empty = Ranking.empty(
+                *(channels, self.index.k, dimensions, standing.values.dtype, activations.device)
+            )
+            ranking = standing.merge(empty.add(activations, maxima, samples, per_image))
+        else:
+            ranking = standing.add(activations, maxima, samples, per_image)
+        return _Finding(ranking, maxima, nans)
 
     def _count_nans(self, layer: str, finding: _Finding, samples: Tensor) -> None:
         known = self.index.nans.get(layer)
@@ -230,6 +267,15 @@ class Run:
         self.index.nan_samples[layer] = first_samples(
             self.index.nan_samples.get(layer, []), affected
         )
+
+
+def _cover(batches: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """Return the samples of batches as sorted ranges."""
+    ranges = []
+    for batch in batches:
+        whole = [(batch.start, batch.stop)] if isinstance(batch, range) else None
+        ranges += whole or [(row, row + 1) for row in batch]
+    return join_ranges(ranges)
 
 
 def _keep(

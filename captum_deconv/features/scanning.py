@@ -15,8 +15,16 @@ from torch import nn
 
 from captum_deconv.engine.fast import make_fast
 from captum_deconv.features import distributed
+from captum_deconv.features.batches import plan_batches, read_shape
 from captum_deconv.features.index import ActivationIndex
-from captum_deconv.features.records import describe_dataset, describe_model, describe_versions
+from captum_deconv.features.progress import show_progress
+from captum_deconv.features.reading import read_sizes
+from captum_deconv.features.records import (
+    describe_dataset,
+    describe_model,
+    describe_versions,
+    read_probes,
+)
 from captum_deconv.features.scanner import Run
 
 _SHOWN = 10
@@ -38,6 +46,8 @@ def scan(
     autocast: torch.dtype | None = None,
     fast: bool = False,
     per_image: int = 1,
+    by_size: bool | None = None,
+    keep_maxima: bool = False,
     strict: bool = False,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 30.0,
@@ -48,7 +58,8 @@ def scan(
 
     At one batch size (and one number of threads, where the kernels split sums among them) the
     result is the same to the last bit however many workers, shards or processes there were: every
-    sample is computed in the same batch, and the short last batch is padded. The data set's
+    sample is computed in the same batch, and the short last batch is padded. Images may differ in
+    size: each is batched with its like. The data set's
     transform must give the same tensor whenever it is asked, so no random crops.
 
     Where ``torch.distributed`` is set up, each process scans its share and all return the whole.
@@ -68,6 +79,11 @@ def scan(
             convolutions and in channels-last; ``metadata["fast"]`` says how far the layers'
             activations are from the model's own on the first batch.
         per_image: How many places of one image may stand in one channel's ranking.
+        by_size: Whether images differ in size: all are read for theirs first, and batches are of
+            one size each, not padded. None finds out from sixteen of them.
+        keep_maxima: Whether to keep each image's strongest activation of each channel, and its
+            label: how a channel's activations spread over the data. They take four bytes for each
+            image and channel, in memory and in the file.
         strict: Whether a sample that cannot be read ends the scan rather than being skipped.
         checkpoint: A file that keeps what was found so far, and from which a scan that was killed
             goes on; with several shards each has its own, named after it.
@@ -81,7 +97,7 @@ def scan(
 
     Raises:
         ValueError: If an option is out of range, a layer unknown, the model in train mode, the data
-            set empty, or its samples differ in shape.
+            set empty, or its samples differ in shape and ``by_size`` is not so.
         TypeError: If a layer returns anything but a floating-point tensor with channels.
         RuntimeError: If a forward pass never runs one of the layers, or no sample can be read.
         IndexMismatchError: If the checkpoint belongs to another scan.
@@ -97,7 +113,25 @@ def scan(
     number, count = distributed.find_shard() if shard is None else shard
     if not 0 <= number < count:
         raise ValueError(f"shard {(number, count)}: the number must be in 0 to {count - 1}")
-    metadata = _describe(model, layers, dataset, k, batch_size, autocast, per_image)
+    probes = read_probes(dataset)
+    metadata = {
+        "model": describe_model(model),
+        "dataset": describe_dataset(dataset, probes),
+        "layers": layers,
+        "k": k,
+        "per_image": per_image,
+        "batch_size": batch_size,
+        "precision": "as the model" if autocast is None else f"autocast to {autocast}",
+        "versions": describe_versions(),
+    }
+    if by_size is None:
+        by_size = len({sample.shape for sample in probes if sample is not None}) > 1
+    shapes = _read_shapes(dataset, num_workers, progress) if by_size else None
+    # Named only where they are so: what an index was made from stays what it was.
+    if shapes is not None:
+        metadata |= {"by_size": True, "largest": _find_largest(shapes)}
+    if keep_maxima:
+        metadata["maxima"] = True
     faster = make_fast(model, layers) if fast else None
     if faster is not None:
         metadata["precision"] += f", {faster.describe()}"
@@ -116,12 +150,14 @@ def scan(
         checkpoint=_name_checkpoint(checkpoint, number, count),
         checkpoint_seconds=checkpoint_seconds,
     )
-    run.scan_range(*_split(len(dataset), batch_size, number, count), num_workers, progress)
+    batches = plan_batches(len(dataset), batch_size, shapes)
+    first, last = (len(batches) * edge // count for edge in (number, number + 1))
+    run.scan(batches[first:last], num_workers, progress)
     if merging and count > 1:
-        first, *others = distributed.gather(run.index)
+        whole, *others = distributed.gather(run.index)
         for other in others:
-            first = first.merge(other)
-        run.index = first
+            whole = whole.merge(other)
+        run.index = whole
     if merging and not run.index.values:
         raise RuntimeError(
             f"none of the {len(dataset)} samples could be read: {_list_skipped(run.index)}"
@@ -180,25 +216,10 @@ def _find_device(model: nn.Module, device: torch.device | str | None) -> torch.d
     return own or device
 
 
-def _describe(
-    model: nn.Module,
-    layers: list[str],
-    dataset: Any,
-    k: int,
-    batch_size: int,
-    autocast: torch.dtype | None,
-    per_image: int,
-) -> dict[str, Any]:
-    return {
-        "model": describe_model(model),
-        "dataset": describe_dataset(dataset),
-        "layers": layers,
-        "k": k,
-        "per_image": per_image,
-        "batch_size": batch_size,
-        "precision": "as the model" if autocast is None else f"autocast to {autocast}",
-        "versions": describe_versions(),
-    }
+def _find_largest(shapes: Sequence[tuple[int, ...] | None]) -> list[int]:
+    """Return the largest extents of images along each of their spatial axes."""
+    known = [shape[1:] for shape in shapes if shape is not None]
+    return [max(sizes) for sizes in zip(*known, strict=False)]
 
 
 def _name_checkpoint(checkpoint: str | Path | None, number: int, count: int) -> Path | None:
@@ -216,11 +237,10 @@ def _name_checkpoint(checkpoint: str | Path | None, number: int, count: int) -> 
     return path.with_name(f"{path.name}.{number}-of-{count}")
 
 
-def _split(length: int, batch_size: int, number: int, count: int) -> tuple[int, int]:
-    """Return a shard's range of samples: whole batches, those of a scan in one piece."""
-    batches = -(-length // batch_size)
-    first, last = (batches * edge // count for edge in (number, number + 1))
-    return min(first * batch_size, length), min(last * batch_size, length)
+def _read_shapes(dataset: Any, num_workers: int, progress: bool) -> list[tuple[int, ...] | None]:
+    with show_progress(len(dataset), 0, shown=progress, what="sizes") as advance:
+        numbers = range(len(dataset))
+        return read_sizes(*(dataset, read_shape, numbers, advance), num_workers=num_workers)
 
 
 def _list_skipped(index: ActivationIndex) -> str:

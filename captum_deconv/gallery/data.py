@@ -30,12 +30,13 @@ class GalleryData:
         by_method: For each method the projections of those neurons, ``(C, k, 3, h, w)``. Outside
             its box a projection is zero.
         boxes: The place of each patch in its image, ``(C, k, 2, 2)``: for height, then for width,
-            first pixel and the one after the last. All are of one size: at an edge of the image
-            the patch reaches further in than the neuron sees.
+            first pixel and the one after the last. At an edge of the image the patch reaches
+            further in than the neuron sees, so that all are of one size, but where the image itself
+            is smaller: then the patch is what there is, and zero below it and to its right.
         fields: What each neuron sees, its receptive field clipped to the image, ``(C, k, 2, 2)``.
         images: The whole images by sample, for looking at: ``uint8``, ``(3, H, W)``.
         names: What to call the samples.
-        image_size: Height and width of the images.
+        image_size: Height and width of the images; where they differ, the largest of each.
         seed: What the projections start from: ``"activation"`` or ``"one"``.
         about: A line on the model and data, for captions.
     """
@@ -115,7 +116,8 @@ class GalleryData:
             self.boxes[self.find_row(channel)].tolist()
         ):
             if bottom > top:
-                laid[rank, :, top:bottom, left:right] = projections[rank]
+                inside = projections[rank, :, : bottom - top, : right - left]
+                laid[rank, :, top:bottom, left:right] = inside
         return laid
 
     def check_method(self, method: str | None) -> str:
@@ -138,11 +140,13 @@ class GalleryData:
 
     def show_patch(self, row: int, rank: int) -> Tensor:
         """Return a patch for looking at, ``uint8`` ``(3, h, w)``; mid-grey where there is none."""
+        shown = torch.full((3, *self.patches.shape[3:]), 128, dtype=torch.uint8)
         sample = int(self.samples[row, rank])
-        if sample < 0:
-            return torch.full(self.patches.shape[2:], 128, dtype=torch.uint8)
-        (top, bottom), (left, right) = self.boxes[row, rank].tolist()
-        return self.images[sample][:, top:bottom, left:right]
+        if sample >= 0:
+            (top, bottom), (left, right) = self.boxes[row, rank].tolist()
+            patch = self.images[sample][:, top:bottom, left:right]
+            shown[:, : bottom - top, : right - left] = patch
+        return shown
 
 
 def _abridge(channels: Sequence[int]) -> str:

@@ -87,6 +87,7 @@ class _Writer:
         self.about = ""
         self.cards: dict[int, _Card] = {}
         self.names: dict[int, str] = {}
+        self.sizes: dict[int, list[int]] = {}
 
     def add(self, gallery: GalleryData) -> None:
         """Write a gallery's pictures."""
@@ -108,6 +109,7 @@ class _Writer:
         for sample, image in gallery.images.items():
             if sample not in self.names:
                 self.names[sample] = gallery.names.get(sample, f"sample {sample}")
+                self.sizes[sample] = list(image.shape[1:])
                 self.page.save(shrink(image, _WHOLE), f"image-{sample}")
         for row, channel in enumerate(gallery.channels):
             if channel in self.cards:
@@ -167,6 +169,8 @@ def _render(writer: _Writer, title: str | None) -> None:
         "k": layer.k,
         "cell": layer.cell,
         "image": layer.image_size,
+        # Where images differ in size.
+        "sizes": writer.sizes if len(set(map(tuple, writer.sizes.values()))) > 1 else {},
         "names": writer.names,
         "channels": [
             {"channel": card.channel, "dead": card.dead, "neurons": card.neurons} for card in cards

@@ -59,8 +59,7 @@ def project(
         index: What :func:`captum_deconv.features.scan` found.
         model: The one it was found in, on any device; it stays as it is.
         dataset: The one it was found on: ``dataset[i]`` is an image ``(3, H, W)``, or a tuple that
-            starts with one, the same at every call, and all of one size. Each image that is needed
-            is read once.
+            starts with one, the same at every call. Each image that is needed is read once.
         layer: Its dotted name; may be left out where the index holds one layer.
         channels: Numbers of the channels to project; all where left out.
         method: ``"deconvnet"``, ``"guided_backprop"``, ``"input_gradient"``, or several of them,
@@ -91,10 +90,10 @@ def project(
         IndexError: If a channel is out of range.
         TypeError: If the data set's tensors are not of a floating-point type.
         UnreadableSampleError: If an image cannot be read.
-        ValueError: If the layer, a method or the seed is unknown; if the images are not all of one
-            size and of one or three channels; if the index is of another model or data set; or if
-            a neuron's activation is not what the index says, as when a data set's transform draws
-            random crops.
+        ValueError: If the layer, a method or the seed is unknown; if the images are not of one or
+            three channels; if the index is of another model or data set; or if a neuron's
+            activation is not what the index says, as when a data set's transform draws random
+            crops.
     """
     layer = choose_layer(index, layer)
     rows = _choose_channels(index, layer, channels)
@@ -119,16 +118,18 @@ def project(
         exact="autocast" not in str(index.metadata.get("precision", "")),
     )
     given = layer, asked, seed, neurons, batch_size, restore
+    largest = index.metadata.get("largest")
     faster = make_fast(model, [layer]) if fast else None
     used, reference = (model, None) if faster is None else (faster.model, model)
-    projector = Projector(used, *given, reference=reference, memory=memory)
+    how: dict[str, Any] = {"reference": reference, "memory": memory, "largest": largest}
+    projector = Projector(used, *given, **how)
     by_sample = neurons.list_by_sample()
     try:
         projector.project_all(read_images(dataset, list(by_sample), workers), by_sample)
     except FieldTooSmallError as error:
         # A network that the analysis got wrong is slow rather than wrong. Where it is the images
         # that differ, this fails too, and says so.
-        projector = Projector(used, *given, reference=reference, memory=memory, whole=True)
+        projector = Projector(used, *given, **how, whole=True)
         projector.project_all(read_images(dataset, list(by_sample), workers), by_sample)
         warnings.warn(
             f"the receptive field found for layer {layer!r} does not hold ({error}): projected "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 from weakref import WeakKeyDictionary
@@ -17,7 +18,7 @@ from captum_deconv.engine.lean import Memory
 from captum_deconv.engine.methods import Method
 from captum_deconv.engine.recording import ModelCall, OfCrops
 from captum_deconv.gallery.samples import to_bytes
-from captum_deconv.receptive_field import crops
+from captum_deconv.receptive_field import ReceptiveField, crops
 from captum_deconv.receptive_field.shapes import find_field
 
 Seed = Literal["activation", "one"]
@@ -72,12 +73,13 @@ class Neurons:
 
 
 class _Job(NamedTuple):
-    """One neuron, and the part of its image that it is given."""
+    """One neuron, and the part of its image that it is given; whether that is all of it."""
 
     row: int
     rank: int
     crop: crops.Crop
     part: Tensor
+    whole: bool
 
 
 _stops: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()
@@ -110,6 +112,8 @@ class Projector:
         reference: The model that a faster copy stands for: the first batch goes through both.
         whole: Whether to project from whole images, whatever the receptive field.
         memory: As for :func:`captum_deconv.gallery.project`.
+        largest: Of images that differ in size, the largest height and width of all, so that the
+            patches of other channels are of the same size.
     """
 
     def __init__(
@@ -125,16 +129,21 @@ class Projector:
         reference: nn.Module | None = None,
         whole: bool = False,
         memory: Memory = "light",
+        largest: Sequence[int] | None = None,
     ) -> None:
         self.model, self.layer, self.asked, self.seed = model, layer, asked, seed
         self.neurons, self.batch_size, self.restore = neurons, batch_size, restore
         self.whole, self.memory, self.reference = whole, memory, reference
+        self.largest = largest
         self.difference: float | None = None
         self.capture = _prepare_capture(model, layer)
         like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
         self.device, self.dtype = like.device, like.dtype
         self.images: dict[int, Tensor] = {}
         self.image_size: tuple[int, int] = (0, 0)
+        self.frames: dict[tuple[int, int], tuple[crops.Box, crops.Box]] = {}
+        self._fields: dict[tuple[int, ...], ReceptiveField] = {}
+        self._grown: dict[crops.Size, crops.Size] = {}
         shape = tuple(neurons.samples.shape)
         self.patches = torch.zeros(*shape, 3, 0, 0)
         self.projections = [self.patches for _ in asked]
@@ -152,52 +161,85 @@ class Projector:
 
         Raises:
             FieldTooSmallError: If a crop makes a difference.
-            ValueError: If images differ in size, or activations from the index's.
+            ValueError: If activations differ from the index's.
         """
         waiting: dict[tuple[int, ...], list[_Job]] = defaultdict(list)
         for (sample, places), given in zip(by_sample.items(), images, strict=True):
             image = given.to(self.dtype)
-            if not self.images:
-                self._prepare(image, by_sample)
-            if tuple(image.shape[1:]) != self.image_size:
-                raise ValueError(
-                    f"sample {sample} is of {tuple(image.shape[1:])} pixels, others are of "
-                    f"{self.image_size}: a gallery needs images of one size"
-                )
+            field = self._find_field(image, by_sample)
             self.images[sample] = to_bytes(image, self.restore)
             for row, rank in places:
-                self._place_patch(image, row, rank)
-                crop = self.crops[row, rank]
-                waiting[crop.size].append(_Job(row, rank, crop, crop.cut_from(image)))
+                crop = self._cut(field, self.neurons.positions[row, rank].tolist())
+                self._place_patch(field, image, row, rank)
+                whole = crop.size == field.image_size
+                waiting[crop.size].append(_Job(row, rank, crop, crop.cut_from(image), whole))
                 if len(waiting[crop.size]) >= self._limit(crop.size):
                     self._project(waiting.pop(crop.size))
         for batch in waiting.values():
             self._project(batch)
 
-    def _prepare(self, image: Tensor, by_sample: dict[int, list[tuple[int, int]]]) -> None:
-        """Find the crop of every neuron, and make room for the results."""
-        self.image_size = (image.shape[1], image.shape[2])
+    def _find_field(
+        self, image: Tensor, by_sample: dict[int, list[tuple[int, int]]]
+    ) -> ReceptiveField:
+        """Find the receptive field in images of this size, and make room for their patches."""
+        size = tuple(image.shape[1:])
+        if size not in self._fields:
+            field = self._look_up(image)
+            if not self._fields:
+                self._join_crops(field, by_sample)
+                if self.largest is not None:
+                    like = image.new_zeros(image.shape[0], *self.largest)
+                    self._make_room(image.shape[0], self._look_up(like))
+            self._fields[size] = field
+            self._make_room(image.shape[0], field)
+        return self._fields[size]
+
+    def _look_up(self, image: Tensor) -> ReceptiveField:
         field = find_field(self.model, self.layer, image.to(self.device))
-        self.field = replace(field, whole_image=True) if self.whole else field
-        self.whole = self.field.whole_image
-        places = {
-            (row, rank): self.neurons.positions[row, rank].tolist()
+        return replace(field, whole_image=True) if self.whole else field
+
+    def _join_crops(
+        self, field: ReceptiveField, by_sample: dict[int, list[tuple[int, int]]]
+    ) -> None:
+        """Choose what sizes of crops to grow, as if all images were of the first one's size."""
+        places = (
+            self.neurons.positions[row, rank].tolist()
             for neurons in by_sample.values()
             for row, rank in neurons
-        }
-        self.crops = {key: crops.cut(self.field, place) for key, place in places.items()}
-        grown = crops.join_sizes((crop.size for crop in self.crops.values()), _PASS)
-        for key, crop in self.crops.items():
-            if grown[crop.size] != crop.size:
-                self.crops[key] = crops.cut(self.field, places[key], grown[crop.size])
-        self.frames = {key: crops.frame(self.field, place) for key, place in places.items()}
-        if places:
-            where = tuple(torch.tensor(numbers) for numbers in zip(*places, strict=True))
-            self.boxes[where] = torch.tensor([patch for patch, _ in self.frames.values()])
-            self.fields[where] = torch.tensor([seen for _, seen in self.frames.values()])
-        shape = (*self.neurons.samples.shape, image.shape[0], *crops.patch_size(self.field))
-        self.patches = torch.zeros(shape, dtype=self.dtype)
-        self.projections = [torch.zeros(shape, dtype=self.dtype) for _ in self.asked]
+        )
+        sizes = []
+        for place in places:
+            with suppress(IndexError):  # it is in a larger image
+                sizes.append(crops.cut(field, place).size)
+        self._grown = crops.join_sizes(sizes, _PASS)
+
+    def _cut(self, field: ReceptiveField, place: list[int]) -> crops.Crop:
+        crop = crops.cut(field, place)
+        least = self._grown.get(crop.size, crop.size)
+        fits = all(a <= b for a, b in zip(least, field.image_size, strict=True))
+        if least == crop.size or not fits:
+            return crop
+        on_grid = all(  # of images of another size the crops' ends are on another
+            step <= 0 or (a - b) % step == 0
+            for a, b, step in zip(least, crop.size, field.alignment, strict=True)
+        )
+        return crops.cut(field, place, least) if on_grid else crop
+
+    def _make_room(self, channels: int, field: ReceptiveField) -> None:
+        """Make the patches as large as those of the largest image."""
+        size = crops.patch_size(field)
+        old = tuple(self.patches.shape[3:])
+        new = tuple(map(max, old, size))
+        height, width = map(max, self.image_size, field.image_size)
+        self.image_size = height, width
+        if new == old:
+            return
+        shape = (*self.neurons.samples.shape, channels, *new)
+        grown = [torch.zeros(shape, dtype=self.dtype) for _ in range(1 + len(self.projections))]
+        if 0 not in old:
+            for larger, smaller in zip(grown, (self.patches, *self.projections), strict=True):
+                larger[..., : old[0], : old[1]] = smaller
+        self.patches, *self.projections = grown
 
     def _limit(self, size: tuple[int, ...]) -> int:
         if self.batch_size is not None:
@@ -205,9 +247,14 @@ class Projector:
         pixels = _PIXELS_ON_CPU if self.device.type == "cpu" else _PIXELS_ON_GPU
         return max(1, pixels // (size[0] * size[1]))
 
-    def _place_patch(self, image: Tensor, row: int, rank: int) -> None:
-        (top, bottom), (left, right) = self.frames[row, rank][0]
-        self.patches[row, rank] = image[:, top:bottom, left:right]
+    def _place_patch(self, field: ReceptiveField, image: Tensor, row: int, rank: int) -> None:
+        patch, seen = crops.frame(field, self.neurons.positions[row, rank].tolist())
+        self.frames[row, rank] = patch, seen
+        self.boxes[row, rank], self.fields[row, rank] = torch.tensor(patch), torch.tensor(seen)
+        (top, bottom), (left, right) = patch
+        self.patches[row, rank, :, : bottom - top, : right - left] = image[
+            :, top:bottom, left:right
+        ]
 
     def _project(self, batch: Sequence[_Job]) -> None:
         """Project a batch of crops of one size: each is an example, with a neuron of its own."""
@@ -219,7 +266,7 @@ class Projector:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            if self.capture.tensors or batch[0].crop.size == self.image_size:
+            if self.capture.tensors or batch[0].whole:
                 raise
             # Such as a branch that pools by more than the crop has pixels.
             raise FieldTooSmallError(f"the model does not take its crops: {error}") from error
@@ -269,7 +316,7 @@ class Projector:
             self._refuse(job, f"{text}, and {float(want[first]):.6g} in the index")
 
     def _refuse(self, job: _Job, text: str) -> None:
-        if job.crop.size != self.image_size:
+        if not job.whole:
             raise FieldTooSmallError(text)
         raise ValueError(
             f"{text}: the data set must give the same image at every call (no random transforms), "

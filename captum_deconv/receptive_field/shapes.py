@@ -26,7 +26,9 @@ from captum_deconv.receptive_field import field
 from captum_deconv.receptive_field.field import ReceptiveField
 
 _found: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], ReceptiveField]] = WeakKeyDictionary()
-"""The last field of each model."""
+"""The last fields of each model."""
+
+_MOST = 512
 
 
 def find_field(model: nn.Module, layer: str, image: Tensor) -> ReceptiveField:
@@ -44,7 +46,8 @@ def find_field(model: nn.Module, layer: str, image: Tensor) -> ReceptiveField:
     place = layer, tuple(image.shape), repr(model)
     known = _found.setdefault(model, {})
     if place not in known:
-        known.clear()
+        if len(known) >= _MOST:
+            known.clear()
         known[place] = _find(model, layer, image)
     return known[place]
 

@@ -326,7 +326,7 @@ def test_errors(small, dataset):
     fail(ValueError, "model is on cpu, not on meta", device="meta")
     fail(TypeError, "must be a torch.nn.Module", model=lambda x: x)
     images = [torch.zeros(3, 8, 8), torch.zeros(3, 9, 8)]
-    fail(ValueError, r"samples 0 and 1 are of shape \(3, 8, 8\)", dataset=images)
+    fail(ValueError, r"samples 0 and 1 are of shape \(3, 8, 8\)", dataset=images, by_size=False)
     fail(RuntimeError, "did not run", model=_with_unused(), layers="unused")
     small.conv2.train()
     fail(ValueError, r"'conv2' is in train mode.*call model.eval\(\)")

@@ -357,12 +357,6 @@ class TestErrors:
             gallery.project(index, model, images)
         assert gallery.project(index, model, images, layer="1", channels=0).layer == "1"
 
-    def test_images_of_two_sizes(self, scanned):
-        model, images, index = scanned
-        mixed = [torch.cat([i, i], 1) if n % 2 else i for n, i in enumerate(images)]
-        with pytest.raises(ValueError, match=r"others are of .*one size"):
-            gallery.project(index, model, mixed, check=False)
-
     def test_what_the_gallery_does_not_show(self, found):
         with pytest.raises(IndexError, match="channel 99 is not in this gallery"):
             found.full(99)

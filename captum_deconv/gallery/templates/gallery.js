@@ -1,5 +1,5 @@
 const hideDead = byId("hide-dead"), views = byId("views"), dialog = byId("channel");
-const [cellHeight, cellWidth] = data.cell, [imageHeight, imageWidth] = data.image;
+const [cellHeight, cellWidth] = data.cell;
 let row = 0, rank = 0;
 
 /* The filter: numbers and ranges are channels; other words must all be in a sample's name. */
@@ -64,6 +64,8 @@ const choose = (to) => {
   box.hidden = whole.hidden = !neuron;
   if (!neuron) return describe([["Activation", "none on any image"]]);
   const [top, left, bottom, right] = neuron.field, name = data.names[neuron.sample];
+  const [imageHeight, imageWidth] = data.sizes[neuron.sample] ?? data.image;
+  whole.parentElement.style.aspectRatio = `${imageWidth} / ${imageHeight}`;
   whole.src = `${data.pictures}/image-${neuron.sample}.webp`;
   whole.alt = `The whole image, ${name}`;
   box.style.top = `${100 * top / imageHeight}%`;
