@@ -17,7 +17,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,11 +49,8 @@ class Page:
             name: Of the file, without its ending.
             lossless: Whether every pixel is kept as it is.
         """
-        from PIL import Image
-
         path = self._unfinished / f"{name}.webp"
-        image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
-        image.save(path, lossless=lossless, quality=85, method=2)
+        save_picture(picture, path, lossless=lossless)
         self._digest.update(name.encode() + path.read_bytes())
 
     def render(self, package: str, template: str, **values: Any) -> None:
@@ -64,16 +61,30 @@ class Page:
             template: Its file; it may extend and include those of this package.
             **values: What it asks for, beside ``pictures``.
         """
-        from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+        self.text = render([package], template, pictures=self.pictures, **values)
 
-        environment = Environment(
-            loader=ChoiceLoader([PackageLoader(package), PackageLoader("captum_deconv.drawing")]),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self.text = environment.get_template(template).render(pictures=self.pictures, **values)
+
+def save_picture(picture: Tensor, path: Path, *, lossless: bool = False) -> None:
+    """Save a picture as WebP; as `Page.save`."""
+    from PIL import Image
+
+    image = Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy())
+    image.save(path, "WEBP", lossless=lossless, quality=85, method=2)
+
+
+def render(packages: Sequence[str], template: str, **values: Any) -> str:
+    """Fill a template; as `Page.render`, of several packages, the first one's templates first."""
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+
+    loaders = [PackageLoader(package) for package in (*packages, "captum_deconv.drawing")]
+    environment = Environment(
+        loader=ChoiceLoader(loaders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
 
 
 @contextlib.contextmanager

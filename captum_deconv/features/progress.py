@@ -19,18 +19,30 @@ from rich.text import Text
 
 
 class _RateColumn(ProgressColumn):
-    """Images per second, over the last half minute."""
+    """Images per second, or whatever is counted, over the last half minute."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
 
     def render(self, task: Task) -> Text:
         """Draw the rate."""
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} images/s", style="progress.data.speed")
+        return Text(
+            "" if speed is None else f"{speed:.1f} {self.unit}/s", style="progress.data.speed"
+        )
 
 
 @contextmanager
 def show_progress(
-    total: int, done: int, *, shown: bool, what: str = "scan", console: Console | None = None
-) -> Iterator[Callable[[int], None]]:
+    total: int,
+    done: int,
+    *,
+    shown: bool,
+    what: str = "scan",
+    unit: str = "images",
+    console: Console | None = None,
+) -> Iterator[Callable[[float], None]]:
     """Show a bar on stderr where there is a terminal to show it on.
 
     Args:
@@ -38,6 +50,7 @@ def show_progress(
         done: How many an earlier run did already.
         shown: Whether a bar is wanted.
         what: What is being done.
+        unit: What is counted.
         console: Where to draw, instead of stderr.
 
     Yields:
@@ -48,7 +61,7 @@ def show_progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        _RateColumn(),
+        _RateColumn(unit),
         TextColumn("left:"),
         TimeRemainingColumn(),
     )

@@ -114,7 +114,7 @@ def scan(
     if not 0 <= number < count:
         raise ValueError(f"shard {(number, count)}: the number must be in 0 to {count - 1}")
     probes = read_probes(dataset)
-    metadata = {
+    metadata: dict[str, Any] = {
         "model": describe_model(model),
         "dataset": describe_dataset(dataset, probes),
         "layers": layers,

@@ -24,13 +24,24 @@ torch.Size([4, 9, 3, 4, 4])
 In reading order: ``samples`` (images read once), ``projector`` and ``projection`` (crops in,
 projections out), ``data`` (what came of it), ``pictures``, ``sheet`` and ``page`` (how that is
 drawn), ``collection`` (the gallery: the data with its views), ``files`` (a whole layer, in parts),
-``evolution`` (the same channels over training).
+``evolution`` (the same channels over training), ``atlas`` (a whole network as a site).
 """
 
+from captum_deconv.gallery.atlas import Atlas, AtlasError, atlas
 from captum_deconv.gallery.collection import Gallery
 from captum_deconv.gallery.data import GalleryData
 from captum_deconv.gallery.evolution import Evolution, evolution
 from captum_deconv.gallery.page import write_page
 from captum_deconv.gallery.projection import project
 
-__all__ = ["Evolution", "Gallery", "GalleryData", "evolution", "project", "write_page"]
+__all__ = [
+    "Atlas",
+    "AtlasError",
+    "Evolution",
+    "Gallery",
+    "GalleryData",
+    "atlas",
+    "evolution",
+    "project",
+    "write_page",
+]

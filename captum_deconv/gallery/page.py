@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from captum_deconv.drawing.colours import TITLES
 from captum_deconv.drawing.page import Page, replace_page, shrink
 from captum_deconv.gallery import pictures
 from captum_deconv.gallery.data import GalleryData, Normalise
 
-_THUMB, _CELL, _WHOLE = 44, 144, 320
+_THUMB, _CELL, WHOLE = 44, 144, 320
 """Pixels of a picture's longer side: one of a thumbnail's nine, one in a strip, a whole image."""
 
 _LOSSLESS = 32
@@ -110,7 +111,7 @@ class _Writer:
             if sample not in self.names:
                 self.names[sample] = gallery.names.get(sample, f"sample {sample}")
                 self.sizes[sample] = list(image.shape[1:])
-                self.page.save(shrink(image, _WHOLE), f"image-{sample}")
+                self.page.save(shrink(image, WHOLE), f"image-{sample}")
         for row, channel in enumerate(gallery.channels):
             if channel in self.cards:
                 raise ValueError(f"channel {channel} is in two of the galleries")
@@ -119,9 +120,7 @@ class _Writer:
 
     def _draw(self, gallery: GalleryData, row: int) -> None:
         """Write a channel's thumbnail, one view under the other, and its strip, a row a view."""
-        views = [pictures.draw_patches(gallery, row)]
-        for method in gallery.methods:
-            views.append(pictures.draw_projections(gallery, row, method, self.normalise))
+        views = draw_views(gallery, row, self.normalise)
         small = [shrink(view, _THUMB) for view in views]
         thumb = torch.cat([pictures.lay_grid(view, 1, gap=0.04) for view in small], 1)
         # The page shines through between the nine, light or dark.
@@ -129,20 +128,33 @@ class _Writer:
         channel = gallery.channels[row]
         alpha = opaque.repeat(1, len(views), 1)
         self.page.save(torch.cat([thumb, alpha]), f"thumb-{channel}")
-        lossless = max(views[0].shape[2:]) <= _LOSSLESS
-        rows = [torch.cat(list(shrink(view, _CELL)), 2) for view in views]
-        self.page.save(torch.cat(rows, 1), f"strip-{channel}", lossless=lossless)
+        strip, lossless = lay_strip(views)
+        self.page.save(strip, f"strip-{channel}", lossless=lossless)
 
 
-def _describe_channel(gallery: GalleryData, row: int) -> _Card:
-    channel, dead = gallery.channels[row], bool(gallery.dead[row])
-    card = _Card(channel, dead, "no activation")
+def draw_views(gallery: GalleryData, row: int, normalise: Normalise = "projection") -> list[Tensor]:
+    """Draw a channel's patches, and its projections by each method: ``uint8``, ``(k, 3, h, w)``."""
+    projections = (
+        pictures.draw_projections(gallery, row, method, normalise) for method in gallery.methods
+    )
+    return [pictures.draw_patches(gallery, row), *projections]
+
+
+def lay_strip(views: Sequence[Tensor]) -> tuple[Tensor, bool]:
+    """Lay a channel's views out, a row each: the strip, and whether it is kept to the bit."""
+    rows = [torch.cat(list(shrink(view, _CELL)), 2) for view in views]
+    return torch.cat(rows, 1), max(views[0].shape[2:]) <= _LOSSLESS
+
+
+def describe_neurons(gallery: GalleryData, row: int) -> list[dict[str, Any]]:
+    """Describe a channel's neurons, as the script sees them."""
+    neurons = []
     for rank in range(gallery.k):
         sample = int(gallery.samples[row, rank])
         if sample < 0:
             continue
         (top, bottom), (left, right) = gallery.fields[row, rank].tolist()
-        card.neurons.append(
+        neurons.append(
             {
                 "sample": sample,
                 "value": f"{float(gallery.values[row, rank]):.4g}",
@@ -151,6 +163,12 @@ def _describe_channel(gallery: GalleryData, row: int) -> _Card:
                 "zero": not any(gallery.by_method[m][row, rank].any() for m in gallery.methods),
             }
         )
+    return neurons
+
+
+def _describe_channel(gallery: GalleryData, row: int) -> _Card:
+    channel, dead = gallery.channels[row], bool(gallery.dead[row])
+    card = _Card(channel, dead, "no activation", describe_neurons(gallery, row))
     if card.neurons:
         card.label = ("dead, " if dead else "") + f"strongest {card.neurons[0]['value']}"
     return card

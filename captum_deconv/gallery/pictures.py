@@ -30,15 +30,19 @@ def draw_projections(
         ValueError: If ``normalise`` is neither.
     """
     projections = gallery.by_method[method][row]
-    if normalise == "channel":
-        scales = [measure_scale(projections)] * len(projections)
-    elif normalise == "projection":
-        scales = [measure_scale(projection) for projection in projections]
-    else:
-        raise ValueError(f"unknown normalise {normalise!r}: choose from projection, channel")
+    scales = measure_scales(projections, normalise)
     by = torch.tensor(scales).view(-1, 1, 1, 1)
     drawn = (0.5 + projections.float() / (2 * by)).clamp(0, 1)
     return (drawn * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
+
+
+def measure_scales(projections: Tensor, normalise: Normalise = "projection") -> list[float]:
+    """Measure the scale ``s`` of each of a channel's projections; as `draw_projections`."""
+    if normalise == "channel":
+        return [measure_scale(projections)] * len(projections)
+    if normalise == "projection":
+        return [measure_scale(projection) for projection in projections]
+    raise ValueError(f"unknown normalise {normalise!r}: choose from projection, channel")
 
 
 def draw_patches(gallery: GalleryData, row: int) -> Tensor:

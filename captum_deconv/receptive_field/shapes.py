@@ -61,7 +61,7 @@ def _find(model: nn.Module, layer: str, image: Tensor) -> ReceptiveField:
 
 
 def _trace_shapes(model: nn.Module, layer: str, image: Tensor) -> ReceptiveField:
-    shapes = _copy_shapes(model)
+    shapes = copy_shapes(model)
     leaf = torch.empty((1, *image.shape), dtype=image.dtype, device="meta", requires_grad=True)
 
     def work(held: modes.Pass) -> ReceptiveField:
@@ -74,7 +74,7 @@ def _trace_shapes(model: nn.Module, layer: str, image: Tensor) -> ReceptiveField
     return modes.differentiably(shapes, work)
 
 
-def _copy_shapes(model: nn.Module) -> nn.Module:
+def copy_shapes(model: nn.Module) -> nn.Module:
     """Copy a model with tensors that have shapes only, and without the user's hooks."""
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):

@@ -1,55 +1,22 @@
-const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
-
-// What is only decoration of the address must not fail where a browser forbids it on file://.
-const remember = (hash) => {
-  try { history.replaceState(null, "", hash || location.pathname + location.search); } catch { /* fine */ }
-};
-
-const top = (box) => box.getBoundingClientRect().top;
-
-/* How many boxes the first row has; no more of them are measured. */
-const countAcross = (boxes) => {
-  let number = 1;
-  while (number < boxes.length && Math.abs(top(boxes[number]) - top(boxes[0])) < 1) number += 1;
-  return number;
-};
-
-/* Where a key leads among boxes in rows. */
-const step = (across, count, at, key) => {
-  const to = { ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - across, ArrowDown: at + across,
-    Home: 0, End: count - 1 }[key];
-  return to === undefined ? undefined : to < 0 || to >= count ? at : to;
-};
-
-const isPlain = (event) => !event.altKey && !event.ctrlKey && !event.metaKey;
-
-/* Names with values, as the facts beside a picture. */
-const describe = (facts) => {
-  const list = document.createElement("dl");
-  for (const [name, value] of facts) {
-    const dt = document.createElement("dt"), dd = document.createElement("dd");
-    dt.textContent = name;
-    dd.textContent = value;
-    list.append(dt, dd);
-  }
-  byId("facts").replaceChildren(list);
-};
-
 /* So many cards are in the page at a time: thousands would make it slow. */
 const MOST = 600;
 
 /* The grid with its filter, and the dialog that shows one card's row of the data: `find` makes of
-   the filter's words a test for rows, `draw` fills the dialog, and an address names a row's `number`. */
-const browse = ({ noun, link, find, draw, number }) => {
+   the filter's words a test for rows, `draw` fills the dialog, and an address names a row's `number`.
+   A grid that is empty gets its `count` items from `card`, when they come into the page; `sort` puts
+   rows in order. */
+const browse = ({ noun, link, find, draw, number, count, card, sort = (rows) => rows }) => {
   const grid = byId("grid"), filter = byId("filter"), dialog = byId(noun);
-  const items = [...grid.children], cards = items.map((item) => item.firstElementChild);
+  const items = count === undefined ? [...grid.children] : new Array(count);
+  const itemOf = (at) => items[at] ??= make("li", {}, card(at));
+  const cardOf = (at) => itemOf(at).firstElementChild;
+  const rowOf = (target) => items.indexOf(target.closest("#grid > li"));
   // The rows that fit the filter; the items in the page, from `start` on; the focus's and dialog's row.
-  let shown = [], start = 0, inside = items, current = 0, row = 0;
+  let shown = [], start = 0, inside = [...grid.children], current = 0, row = 0;
 
   const place = (from) => {
     start = from;
-    const next = shown.slice(start, start + MOST).map((at) => items[at]), kept = new Set(next);
+    const next = shown.slice(start, start + MOST).map(itemOf), kept = new Set(next);
     for (const item of inside) if (!kept.has(item)) item.remove();
     let here = grid.firstElementChild;
     for (const item of next) {
@@ -57,7 +24,7 @@ const browse = ({ noun, link, find, draw, number }) => {
       else grid.insertBefore(item, here);
     }
     inside = next;
-    if (inside.length && !inside.includes(items[current])) rove(shown[start]);
+    if (inside.length && !inside.includes(itemOf(current))) rove(shown[start]);
   };
   // Space stands for the items before and after, as all are of one height.
   const around = (find) => {
@@ -80,40 +47,50 @@ const browse = ({ noun, link, find, draw, number }) => {
 
   const apply = () => {
     const fits = find(filter.value.toLowerCase().split(/[\s,;]+/).filter(Boolean));
-    shown = [...items.keys()].filter(fits);
+    shown = sort([...items.keys()].filter(fits));
     place(0);
     follow();
-    byId("count").textContent = shown.length === cards.length ? `${cards.length} ${noun}s`
-      : `${shown.length} of ${cards.length} ${noun}s`;
+    byId("count").textContent = shown.length === items.length ? `${items.length} ${noun}s`
+      : `${shown.length} of ${items.length} ${noun}s`;
     byId("nothing").hidden = shown.length > 0;
   };
 
   /* The grid is one stop of the Tab key, and arrows move inside it. */
   const rove = (to) => {
-    cards[current].tabIndex = -1;
-    cards[current = to].tabIndex = 0;
+    if (!items.length) return;
+    cardOf(current).tabIndex = -1;
+    cardOf(current = to).tabIndex = 0;
   };
   const visit = (to) => {
     if (!shown.includes(to)) return filter.focus();
     around(() => shown.indexOf(to));
     rove(to);
-    cards[to].focus();
-    cards[to].scrollIntoView({ block: "nearest" });
+    cardOf(to).focus();
+    cardOf(to).scrollIntoView({ block: "nearest" });
   };
   grid.addEventListener("keydown", (event) => {
     if (!isPlain(event)) return;
-    const at = shown.indexOf(cards.indexOf(event.target));
+    const at = shown.indexOf(rowOf(event.target));
     const to = at < 0 ? undefined : step(countAcross(inside), shown.length, at, event.key);
     if (to === undefined) return;
     event.preventDefault();
     visit(shown[to]);
   });
   grid.addEventListener("click", (event) => {
-    const card = event.target.closest(".card");
-    if (card) open(cards.indexOf(card));
+    if (event.target.closest(".card")) open(rowOf(event.target), "pushState", 1);
   });
 
-  const open = (to) => {
+  /* An entry of the history knows how many of the dialog's lie between it and the grid, so that
+     closing the dialog leads back there. None of it must fail where a browser forbids it on file://. */
+  let depth = 0;
+  const write = (hash, how, to) => {
+    try {
+      history[how]({ depth: to }, "", hash || location.pathname + location.search);
+      depth = to;
+    } catch { /* the address is only decoration */ }
+  };
+
+  const open = (to, how, deep) => {
     row = to;
     draw(row);
     const at = shown.indexOf(row), button = document.activeElement;
@@ -123,18 +100,20 @@ const browse = ({ noun, link, find, draw, number }) => {
     dialog.scrollTop = 0;
     const stay = byId("buttons").contains(button) && !button.disabled ? button : byId(`${noun}-title`);
     (dialog.querySelector(".cell") ?? stay).focus({ preventScroll: true });
-    remember(`#${link}-${number(row)}`);
+    write(`#${link}-${number(row)}`, how, deep);
   };
   const turn = (by) => {
     const at = shown.indexOf(row);
-    if (at >= 0 && at + by in shown) open(shown[at + by]);
+    if (at >= 0 && at + by in shown) open(shown[at + by], "replaceState", depth);
   };
   byId("previous").addEventListener("click", () => turn(-1));
   byId("next").addEventListener("click", () => turn(1));
   // Focus goes to the card of what was last seen, which need not be the one that was opened.
   const shut = () => {
     dialog.close();
-    remember("");
+    if (depth) history.go(-depth);
+    else write("", "replaceState", 0);
+    depth = 0;
     visit(row);
   };
   byId("close").addEventListener("click", shut);
@@ -159,20 +138,22 @@ const browse = ({ noun, link, find, draw, number }) => {
   for (const radio of document.getElementsByName("view")) {
     radio.addEventListener("change", () => show(radio));
   }
-  document.addEventListener("keydown", (event) => {
-    if (event.key === "/" && !dialog.open && event.target !== filter) {
-      event.preventDefault();
-      filter.focus();
-    }
-  });
+  slash(filter, () => dialog.open);
 
   // A reload may bring back what was typed and chosen.
   const checked = document.querySelector("[name=view]:checked");
   if (checked) show(checked);
   apply();
   const obey = () => {
-    const at = cards.findIndex((_, row) => location.hash === `#${link}-${number(row)}`);
-    if (at >= 0) open(at);
+    const [, named] = location.hash.split(`#${link}-`);
+    const at = named === undefined ? -1 : [...items.keys()].findIndex((at) => `${number(at)}` === named);
+    // A link followed from the dialog is a step further from the grid.
+    if (at >= 0) open(at, "replaceState", history.state?.depth ?? (dialog.open ? depth + 1 : 0));
+    else if (dialog.open) {
+      dialog.close();
+      depth = 0;
+      visit(row);
+    }
   };
   addEventListener("hashchange", obey);
   obey();
