@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from captum_deconv.cli import (
+    atlas,
     attribute,
     collect,
     compare_methods,
@@ -42,6 +43,7 @@ app.command(context_settings={"allow_extra_args": True})(check_command.check)
 app.command(no_args_is_help=True)(scan.scan)
 app.command(no_args_is_help=True)(gallery.gallery)
 app.command(no_args_is_help=True)(features.features)
+app.command(no_args_is_help=True)(atlas.atlas)
 app.command(no_args_is_help=True)(collect.collect)
 app.command(no_args_is_help=True)(compare_methods.compare_methods)
 app.command()(demo.demo)
@@ -86,4 +88,5 @@ def _start(
       captum-deconv collect photographs --model resnet50 --out attributions
       captum-deconv compare-methods --model resnet50 --data photographs --out report
       captum-deconv features --layer relu2 --data photographs --out relu2
+      captum-deconv atlas --model resnet50 --data photographs --out site
     """

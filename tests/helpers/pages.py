@@ -4,6 +4,7 @@ import contextlib
 import os
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,17 @@ def browser():
         chromium = running.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield chromium
         chromium.close()
+
+
+def find_axe() -> str:
+    """Return axe-core's script, which finds what a screen reader stumbles over.
+
+    It comes from npm (`make axe`) and is no part of the repository.
+    """
+    place = Path(__file__).parents[2] / "build" / "axe" / "package" / "axe.min.js"
+    if not place.exists():
+        pytest.skip("axe-core is not there: make axe")
+    return place.read_text(encoding="utf-8")
 
 
 @dataclass

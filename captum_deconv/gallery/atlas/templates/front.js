@@ -5,13 +5,13 @@ const link = (href, text, note) => make("a", { href }, text, " ", make("span", {
 /* Words that name layers, numbers that are channels, labels, and files' names. */
 const search = (words) => {
   const numbers = words.filter((word) => /^\d+$/.test(word)).map(Number);
-  const rest = words.filter((word) => !/^\d+$/.test(word));
+  const rest = words.filter((word) => !/^(\d+|channels?|layers?)$/.test(word));
   const holds = (text) => rest.every((word) => text.toLowerCase().includes(word));
   const all = (text) => words.every((word) => text.toLowerCase().includes(word));
   const found = [];
   for (const { name, page, channels } of data.layers) {
     if (all(name)) found.push(link(page, name, "layer"));
-    if (!holds(name) && rest.join(" ") !== "channel") continue;
+    if (!holds(name)) continue;
     for (const number of numbers) {
       if (number < channels) found.push(link(`${page}#channel-${number}`, `${name}, channel ${number}`, "channel"));
     }
@@ -34,6 +34,7 @@ const apply = () => {
   const found = words.length ? search(words) : [];
   results.replaceChildren(...found.slice(0, MOST).map((item) => make("li", {}, item)));
   results.hidden = !found.length;
+  byId("nothing").hidden = found.length > 0 || !words.length;
   network.hidden = words.length > 0;
   byId("count").textContent = !words.length ? "" : found.length > MOST ? `the first ${MOST} of more`
     : `${found.length} found`;

@@ -23,9 +23,9 @@ const cut = (row, file = `${folderOf(row)}/sheet.webp`, view) => {
 const card = (row) => {
   const [channel, value, dead] = data.rows[row], said = dead ? "dead" : value;
   const button = make("button", { type: "button", className: "card", tabIndex: -1 }, cut(row),
-    make("span", { className: "caption" }, make("b", {}, channel), make("span", {}, said)));
+    make("span", { className: "caption" }, make("b", {}, channel), " ", make("span", {}, said)));
   button.setAttribute("aria-haspopup", "dialog");
-  button.setAttribute("aria-label", `Channel ${channel}, ${dead ? "dead" : `strongest ${value}`}`);
+  button.setAttribute("aria-label", `Channel ${channel}, ${said}`);
   if (dead) button.classList.add("dead");
   return button;
 };
