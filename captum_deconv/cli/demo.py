@@ -24,8 +24,8 @@ def demo(
     """Show all there is to see: a photograph, feature maps, and how they were learned.
 
     A photograph of a cat by all methods, with a trained EfficientNet-Lite0; what excites a layer
-    of the network that comes along, and a layer of EfficientNet-Lite0; and the first of these at
-    six moments of its training. It takes about a minute.
+    of the network that comes along, and a layer of EfficientNet-Lite0; the first of these at six
+    moments of its training; and an atlas of all its layers. It takes about a minute.
 
     Nothing is downloaded: networks and photographs come with this package and with those of the
     extra "demo".
@@ -54,6 +54,7 @@ def demo(
         typer.echo(f"{what}: {exhibit.channels} channels")
         made += [(f"{name}: sheet", exhibit.sheets[0]), (f"{name}: page", exhibit.page)]
     made.append(("the training of embedded", demo_galleries.show_evolution(out, chosen)[0]))
+    made.append(("all of embedded: atlas", demo_galleries.show_atlas(out / "atlas", chosen).page))
     made.insert(0, ("the cat, a class", out / "cat.png"))
     made.insert(1, ("the cat, a neuron", out / "cat_neuron.png"))
     typer.echo(f"\nAll of it, in {time.perf_counter() - begun:.0f} s (sheets also as PDF):")

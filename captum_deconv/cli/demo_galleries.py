@@ -1,4 +1,4 @@
-"""What the demo shows of feature maps: two networks, and the training of one of them.
+"""What the demo shows of feature maps: two networks, the training of one, and all of its layers.
 
 Everything is there without a download: the embedded network with its checkpoints comes with this
 package, EfficientNet-Lite0 and the photographs with those of the extra ``demo``.
@@ -6,18 +6,21 @@ package, EfficientNet-Lite0 and the photographs with those of the extra ``demo``
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.utils.data import Subset
 
 from captum_deconv import features
 from captum_deconv.drawing.figures import save_figure
+from captum_deconv.gallery.atlas import Atlas, atlas
 from captum_deconv.gallery.evolution import evolution
 from captum_deconv.gallery.files import Exhibit, describe, show_layer
 from captum_deconv.sources import embedded
-from captum_deconv.sources.datasets import PhotographTiles, Transform
+from captum_deconv.sources.datasets import Labelled, PhotographTiles, Transform
 from captum_deconv.sources.models import LoadedModel, load_model
 from captum_deconv.sources.names import EMBEDDED, LITE
 
@@ -27,6 +30,8 @@ LITE_LAYER = "_blocks.3"
 _TILE, _LITE_TILE = 64, 160
 _EVOLVING = 24
 _BATCH = 16
+_ATLAS_CHANNELS, _ATLAS_EVERY = 32, 4
+"""Of each layer, and one tile of so many: a few seconds."""
 
 WITHOUT_SWITCHES = (
     "This network has no max-pooling, so nothing tells the deconvnet's way back which image it "
@@ -107,6 +112,38 @@ def show_evolution(folder: Path, device: torch.device) -> tuple[Path, ...]:
     for path in paths:
         save_figure(figure, path)
     return paths
+
+
+def show_atlas(folder: Path, device: torch.device) -> Atlas:
+    """Show the whole embedded network as a site, some channels of each layer.
+
+    Args:
+        folder: Gets the site; one that is there is made anew.
+        device: Where to compute.
+
+    Returns:
+        The atlas.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    loaded = load_model(EMBEDDED, device=device)
+    tiles = PhotographTiles(_TILE, _prepare_tile())
+    photographs = [name.rpartition(" ")[0] for name in tiles.samples]
+    names = sorted(set(photographs))
+    some = range(0, len(tiles), _ATLAS_EVERY)
+    return atlas(
+        loaded.model,
+        Subset(Labelled(tiles, [names.index(name) for name in photographs]), some),
+        folder,
+        methods=METHODS,
+        channels=_ATLAS_CHANNELS,
+        batch_size=_BATCH,
+        restore=loaded.restore,
+        labels=names,
+        checkpoints=_Checkpoints(device),
+        title="Atlas of the embedded network",
+        about=describe(loaded, f"{len(some)} tiles of photographs"),
+        progress=False,
+    )
 
 
 class _Checkpoints(Mapping[int, nn.Module]):

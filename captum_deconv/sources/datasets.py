@@ -101,16 +101,17 @@ def _plain(name: str) -> str:
 
 
 class Labelled(Dataset[Any]):
-    """Image files with a label each.
+    """Images with a label each.
 
     Args:
-        files: The files.
+        files: The images.
         labels: One for each.
     """
 
-    def __init__(self, files: ImageFiles, labels: Sequence[int]) -> None:
+    def __init__(self, files: ImageFiles | PhotographTiles, labels: Sequence[int]) -> None:
         self.files, self.labels = files, labels
-        self.root, self.samples, self.transform = files.root, files.samples, files.transform
+        self.root, self.samples = getattr(files, "root", None), files.samples
+        self.transform = files.transform
 
     def __len__(self) -> int:
         return len(self.files)

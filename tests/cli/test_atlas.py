@@ -54,7 +54,7 @@ def test_a_folder_becomes_a_site(call, photographs, tmp_path):
     [
         (("-l", "auto", "-l", "relu1"), 2, "--layers is auto, or names and patterns, not both"),
         (("-l", "rleu1"), 1, "the model has no layer like 'rleu1'"),
-        (("--channels", "0"), 2, "0 is not in the range"),
+        (("--channels", "0"), 2, "--channels"),
         (("--checkpoints", "."), 2, "no file of weights in it"),
         (("--model", "resnet5000"), 2, "resnet5000"),
     ],
