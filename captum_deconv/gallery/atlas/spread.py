@@ -66,9 +66,10 @@ class Spread:
         """Return the channels most like one, and how much; none for one that never responds."""
         cosine = self.cosine(channel)
         cosine[channel] = 0
-        found = cosine.sort(descending=True, stable=True)
-        pairs = zip(found.indices[:ALIKE].tolist(), found.values[:ALIKE].tolist(), strict=True)
-        return [(other, value) for other, value in pairs if value > 0]
+        found = cosine.topk(min(ALIKE, len(cosine)))
+        # Of equals, which topk leaves open, the first ones come first.
+        pairs = sorted(zip((-found.values).tolist(), found.indices.tolist(), strict=True))
+        return [(other, -value) for value, other in pairs if value < 0]
 
     def order(self) -> list[int]:
         """Return the channels so that like ones are neighbours (average linkage of cosines)."""
