@@ -34,6 +34,7 @@ bench: $(READY)  ## measure (an hour or two); tables on the screen, JSON in benc
 	$(BIN)/python benchmarks/fast.py
 	$(BIN)/python benchmarks/collect.py
 	$(BIN)/python benchmarks/features.py
+	$(BIN)/python benchmarks/atlas.py
 	$(BIN)/python benchmarks/scan.py --out benchmarks/results
 	$(BIN)/python benchmarks/zoo.py
 	$(BIN)/python benchmarks/adjoint.py

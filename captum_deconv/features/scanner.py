@@ -38,6 +38,10 @@ class _Reached(BaseException):
     """Ends a forward pass at the last layer; no ``except Exception`` in a model's code stops it."""
 
 
+class _OtherShapeError(ValueError):
+    """A call of a layer gave other channels than before."""
+
+
 @dataclass
 class _Finding:
     """What a layer's call adds.
@@ -149,7 +153,7 @@ class Run:
         images = batch.images.to(self.device, non_blocking=True)
         if self.reference is not None and "fast" not in self.index.metadata:
             self.index.metadata["fast"] = self._measure_differences(self.reference, images)
-        findings: dict[str, _Finding] = {}
+        findings: dict[str, _Finding | _OtherShapeError] = {}
         with self._watched(captures, samples, findings), self._precision():
             self.model(images)
         for layer in captures:
@@ -158,10 +162,13 @@ class Run:
                     f"layer {layer!r} did not run in the forward pass: choose one that the model "
                     "calls from Python (inside TorchScript no layer can be seen)"
                 )
-            self.rankings[layer] = findings[layer].ranking
-            self._count_nans(layer, findings[layer], batch.samples)
+            finding = findings[layer]
+            if isinstance(finding, _OtherShapeError):
+                raise finding
+            self.rankings[layer] = finding.ranking
+            self._count_nans(layer, finding, batch.samples)
             if self.index.metadata.get("maxima"):
-                self._keep_maxima(layer, findings[layer].maxima, batch)
+                self._keep_maxima(layer, finding.maxima, batch)
 
     def _keep_maxima(self, layer: str, maxima: Tensor, batch: Batch) -> None:
         """Keep each image's strongest activation of each channel, and the image's label."""
@@ -200,7 +207,7 @@ class Run:
         self,
         captures: dict[str, forward.Capture],
         samples: Tensor,
-        findings: dict[str, _Finding],
+        findings: dict[str, _Finding | _OtherShapeError],
     ) -> Iterator[None]:
         """Rank what the layers return; the pass ends when no further call can come."""
         stop = all(capture.stop for capture in captures.values())
@@ -210,7 +217,10 @@ class Run:
             def take(module: nn.Module, args: Any, output: Any) -> None:
                 if threading.get_ident() != thread:
                     return  # another thread's pass through the same model
-                findings[layer] = self._rank(layer, output, samples)
+                try:
+                    findings[layer] = self._rank(layer, output, samples)
+                except _OtherShapeError as error:  # of no account where another call follows
+                    findings[layer] = error
                 if stop and len(findings) == len(captures):
                     raise _Reached
 
@@ -231,7 +241,7 @@ class Run:
             k = self.index.k
             standing = Ranking.empty(channels, k, dimensions, dtype, activations.device)
         if standing.positions.shape[::2] != (channels, dimensions):
-            raise ValueError(
+            raise _OtherShapeError(
                 f"layer {layer!r} returned {tuple(activations.shape)}, and for earlier images "
                 f"{standing.positions.shape[0]} channels with {standing.positions.shape[2]} "
                 "spatial dimensions: choose a layer whose channels are always the same"

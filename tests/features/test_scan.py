@@ -403,3 +403,22 @@ def test_a_fast_scan_goes_on_and_no_other_takes_its_checkpoint(tmp_path):
     ]
     merged = parts[0].merge(parts[1])
     assert torch.equal(merged.values["2"], found.values["2"])
+
+
+def test_a_module_used_at_two_widths_counts_with_its_last_call():
+    """Such as the one rectifier of a network's stem and head, over several batches."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3)
+            self.act = nn.ReLU()
+
+        def forward(self, x):
+            return self.act(self.other(self.act(self.one(x))))
+
+    torch.manual_seed(0)
+    model, images = Twice().eval(), torch.rand(5, 3, 8, 8)
+    index = features.scan(model, "act", images, batch_size=2, k=2, progress=False)
+    whole = model(images).amax((2, 3)).T.sort(dim=1, descending=True).values[:, :2]
+    assert torch.allclose(index.values["act"], whole, atol=1e-6)

@@ -48,18 +48,21 @@ def write_pages(
         values: For each checkpoint by layer the strongest activation of each channel.
     """
     names: dict[int, str] = {}
+    cells: dict[str, list[int]] = {}
     seen: dict[int, list[Entry]] = defaultdict(list)
     best: dict[int, list[tuple[float, int, int]]] = defaultdict(list)
     for number, layer in enumerate(atlas.layers):
         page = _Layer(atlas, number, index, values)
         names |= page.names
+        cells[layer.name] = page.cell
         for sample, entries in page.seen.items():
             seen[sample] += entries
         for label, channels in page.best.items():
             best[label] = sorted([*best[label], *channels], reverse=True)[:_BEST]
         _write(atlas, layer.page, "layer.html", **page.describe())
     _write(atlas, "pictures.html", "pictures.html", **_describe_pictures(atlas, index, names, seen))
-    front = _describe_front(atlas, network, names, best, index.metadata["dataset"]["length"])
+    length = index.metadata["dataset"]["length"]
+    front = _describe_front(atlas, network, names, best, cells, length)
     _write(atlas, "index.html", "front.html", **front)
 
 
@@ -234,6 +237,7 @@ def _describe_front(
     network: Network,
     names: Mapping[int, str],
     best: Mapping[int, list[tuple[float, int, int]]],
+    cells: Mapping[str, Sequence[int]],
     length: int,
 ) -> dict[str, Any]:
     channels = sum(len(layer.channels) for layer in atlas.layers)
@@ -252,12 +256,14 @@ def _describe_front(
                 "left": LANE * row.lane + LANE // 2,
                 "size": _TIMES.join(map(str, step.shape)),
                 "takes": _say_sources(network.steps, len(steps)),
-                "doors": [_describe_door(layer, len(atlas.methods)) for layer in doors],
+                "doors": [
+                    _describe_door(layer, len(atlas.methods), cells[layer.name]) for layer in doors
+                ],
             }
         )
     for layer in atlas.layers:  # what gives no step of its own, at the end
         if layer.name in left:
-            steps[-1]["doors"].append(_describe_door(layer, len(atlas.methods)))
+            steps[-1]["doors"].append(_describe_door(layer, len(atlas.methods), cells[layer.name]))
     known = [
         {"name": atlas.labels[label], "best": [(-place, -c, lift) for lift, place, c in found]}
         for label, found in sorted(best.items())
@@ -296,7 +302,7 @@ def _say_sources(steps: Sequence[Step], number: int) -> str:
     return " and ".join([", ".join(said), *more] if more or len(said) != 2 else said)
 
 
-def _describe_door(layer: Layer, methods: int) -> dict[str, Any]:
+def _describe_door(layer: Layer, methods: int, cell: Sequence[int]) -> dict[str, Any]:
     facts = [f"{layer.shape[0]} channels", _TIMES.join(map(str, layer.shape[1:])) or "no map"]
     if layer.size is None:
         facts.append("sees all of the image")
@@ -310,7 +316,7 @@ def _describe_door(layer: Layer, methods: int) -> dict[str, Any]:
         "dead": layer.dead,
         "facts": _DOT.join(facts),
         "tall": 1 + methods,
-        "shown": len(layer.channels),
+        "wide": f"{min(PART, len(layer.channels)) * cell[1] / cell[0]:.4g}",
         "film": f"{PICTURES}/{layer.slug}/part-0/sheet.webp",
-        "small": layer.size is not None and max(layer.size) <= 32,
+        "small": max(cell) <= 32,
     }

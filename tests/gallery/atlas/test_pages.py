@@ -90,7 +90,7 @@ def test_the_front_page_draws_the_network(visit):
     assert page.title() == f"Atlas {HOSTILE}"
     steps = page.locator(".step")
     assert steps.count() == 12
-    assert "concatenation: takes left.0 and right.0" in steps.nth(9).inner_text()
+    assert "takes left.0 and right.0" in steps.nth(9).inner_text()
     door = page.locator(".door").filter(has_text="joined")
     assert "sees 12 \u00d7 12 \u00b7 stride 2" in door.inner_text()
     assert "1 dead" in page.locator(".door").first.inner_text()
