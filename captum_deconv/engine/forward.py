@@ -198,6 +198,7 @@ class Capture:
         cut: Whether the rest of the model goes on from leaves with the tensors' values, so that
             nothing below the layer is differentiated.
         stop: Whether the pass ends at the layer.
+        stop_at: At which of its calls the pass ends, where they were counted.
         any_thread: Whether calls from other threads count, as DataParallel makes them.
         choice: Which of the layer's tensors is meant.
         tensors: By device, the last call's.
@@ -210,10 +211,12 @@ class Capture:
     stop: bool = False
     any_thread: bool = False
     choice: Choice = None
+    stop_at: int | None = None
     tensors: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._thread = threading.get_ident()
+        self._calls = 0
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -222,6 +225,7 @@ class Capture:
         Raises:
             RuntimeError: If the forward pass never ran the layer.
         """
+        self._calls = 0
         handle = self._register()
         try:
             yield
@@ -256,7 +260,8 @@ class Capture:
         before = tensors
         if self.cut:
             tensors = tuple(_cut(tensor) for tensor in tensors)
-        if self.stop:
+        self._calls += 1
+        if self.stop or self._calls == self.stop_at:
             self.tensors[tensors[0].device] = tensors
             raise _Reached
         # What follows may work in place, so it goes on with copies.

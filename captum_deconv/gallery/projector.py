@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from captum_deconv.engine import forward
+from captum_deconv.engine import forward, modes
 from captum_deconv.engine.fast import measure_difference
 from captum_deconv.engine.lean import Memory
 from captum_deconv.engine.methods import Method
@@ -186,6 +186,10 @@ class Projector:
         if size not in self._fields:
             field = self._look_up(image)
             if not self._fields:
+                if not self.capture.stop:
+                    # What follows the layer may not take a crop. That a crop's pass calls the layer
+                    # as often is not believed: activations are compared.
+                    self.capture.stop_at = self._count_calls(image)
                 self._join_crops(field, by_sample)
                 if self.largest is not None:
                     like = image.new_zeros(image.shape[0], *self.largest)
@@ -193,6 +197,21 @@ class Projector:
             self._fields[size] = field
             self._make_room(image.shape[0], field)
         return self._fields[size]
+
+    def _count_calls(self, image: Tensor) -> int:
+        """Return how often a pass of an image calls the layer."""
+        calls: list[None] = []
+        hook = self.capture.layer.register_forward_hook(lambda *_: calls.append(None))
+
+        def work(held: modes.Pass) -> None:
+            with torch.no_grad():
+                forward.run(self.model, [image[None].to(self.device)], [], held)
+
+        try:
+            modes.differentiably(self.model, work)
+        finally:
+            hook.remove()
+        return len(calls)
 
     def _look_up(self, image: Tensor) -> ReceptiveField:
         field = find_field(self.model, self.layer, image.to(self.device))
@@ -266,7 +285,7 @@ class Projector:
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            if self.capture.tensors or batch[0].whole:
+            if batch[0].whole:
                 raise
             # Such as a branch that pools by more than the crop has pixels.
             raise FieldTooSmallError(f"the model does not take its crops: {error}") from error

@@ -380,3 +380,35 @@ def test_fast_projections_say_how_far_they_are():
     error = (fast.projections - exact.projections).abs().max()
     assert 0 < error <= 1e-4 * exact.projections.abs().max()
     assert exact.about == ""
+
+
+def test_a_layer_called_twice_is_projected_from_crops_that_what_follows_would_not_take():
+    """The pass ends at the layer's last call: the pooling after it needs more than a crop has."""
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3)
+            self.act, self.pool = nn.ReLU(), nn.AvgPool2d(12)
+            self.last = nn.Conv2d(6, 2, 1)
+
+        def forward(self, x):
+            return self.last(self.pool(self.act(self.other(self.act(self.one(x))))))
+
+    torch.manual_seed(0)
+    model = Twice().eval().double()
+    images = [image.double() for image in make_images(5, 20, 24)]
+    index = features.scan(model, "act", images, k=3, progress=False)
+    sizes = []
+    model.one.register_forward_hook(lambda _, args, output: sizes.append(args[0].shape[-1]))
+    found = gallery.project(index, model, images)
+    assert found.patches.shape[3:] == (5, 5)
+    assert min(sizes) < 12, "by crops"
+    ask = NeuronDeconvnet(model, "act")
+    for row in range(6):
+        for rank, sample in enumerate(found.samples[row].tolist()):
+            place = tuple(found.positions[row, rank].tolist())
+            whole = ask.attribute(images[sample][None], (row, *place))[0]
+            expected = whole * found.values[row, rank]
+            # float64; a crop's convolutions may sum in another order
+            assert torch.allclose(found.full(row)[rank], expected, atol=1e-12)
