@@ -5,9 +5,9 @@
   channels of each layer that `auto` chooses, by deconvnet and guided backprop. Seconds by the clock
   and of the processor; `share` is the processor seconds of a bare forward pass over the images, of
   all.
-* `page`: a layer of 20,000 channels, whose pictures are all of one kind, in headless Chromium: the
-  first picture on the screen after navigation began, and the heap once it is there; so for the
-  front page.
+* `page`: a layer of 20,000 channels, whose pictures are all of one kind, in headless Chromium: when
+  the first picture is decoded and drawn, two frames later, after navigation began, and the heap of
+  its script once the page is complete; so for the front page.
 * `kills`: the command line on the embedded network, killed by SIGKILL ten times at random moments,
   against one that nothing disturbed: which files differ.
 
@@ -158,9 +158,14 @@ def time_pages(channels: int, repeats: int) -> dict[str, Any]:
     from playwright.sync_api import sync_playwright
 
     watch = (
-        "window.first = null; new PerformanceObserver((list) => { for (const e of"
-        " list.getEntries()) if (e.url && window.first === null) window.first = e.startTime; })"
-        ".observe({ type: 'largest-contentful-paint', buffered: true });"
+        "window.first = null; const look = () => {"
+        " const shown = document.querySelector('.sheet[style*=url], .film img');"
+        " if (!shown) return requestAnimationFrame(look);"
+        " const image = shown.src ? shown : Object.assign(new Image(), {"
+        " src: shown.style.backgroundImage.slice(5, -2) });"
+        " image.decode().then(() => requestAnimationFrame(() => requestAnimationFrame(() => {"
+        " window.first = performance.now(); }))); };"
+        "requestAnimationFrame(look);"
     )
     found: dict[str, Any] = {"channels": channels}
     arguments = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-precise-memory-info"]
@@ -176,6 +181,7 @@ def time_pages(channels: int, repeats: int) -> dict[str, Any]:
                 page.goto((atlas.folder / name).as_uri())
                 page.wait_for_function("window.first !== null")
                 seconds.append(page.evaluate("window.first") / 1000)
+                page.wait_for_load_state("load")
                 session = context.new_cdp_session(page)
                 heaps.append(session.send("Runtime.getHeapUsage")["usedSize"] / 1e6)
                 context.close()

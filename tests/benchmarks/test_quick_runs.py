@@ -70,3 +70,13 @@ def test_the_page_on_collections_has_the_committed_numbers():
     reading = record["reading"]
     assert f"is opened in {reading['open, ms']:.1f} ms" in page
     assert f"of them is read in {reading['read one, ms']:.2f} ms" in page
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_atlas(tmp_path):
+    pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    result = run("atlas", tmp_path)
+    assert 0 < result["networks"]["embedded"]["share"] < 1
+    assert result["page"]["layer"]["heap_megabytes"] < 150
+    assert result["kills"]["different"] == []

@@ -156,6 +156,8 @@ const browse = ({ noun, link, find, draw, number, count, card, sort = (rows) => 
     }
   };
   addEventListener("hashchange", obey);
-  obey();
+  // What an address asks for may stand further down in the page.
+  if (document.readyState === "loading") addEventListener("DOMContentLoaded", obey);
+  else obey();
   return { apply, turn };
 };

@@ -19,7 +19,8 @@ What is computed is kept under ``atlas/`` beside the pages, and read by :meth:`A
 In reading order: ``network`` (structure, from autograd's graph), ``layers`` (which are shown),
 ``rail`` (the drawing), ``spread`` (statistics of a scan), ``parts`` (pictures, some channels at a
 time), ``reading`` (the atlas, read back), ``pages`` (the site), ``cost`` (what it will take),
-``making`` (all of it, resumed).
+``keeping``
+(what a folder holds), ``making`` (all of it, resumed).
 """
 
 from captum_deconv.gallery.atlas.making import atlas

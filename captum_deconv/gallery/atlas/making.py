@@ -21,25 +21,14 @@ from captum_deconv.features.records import (
     describe_dataset,
     describe_model,
     describe_versions,
-    find_differences,
     read_sample,
 )
 from captum_deconv.gallery.atlas import cost
+from captum_deconv.gallery.atlas.keeping import finish, take_up
 from captum_deconv.gallery.atlas.layers import AUTO, Choice, choose_layers
 from captum_deconv.gallery.atlas.network import Network, read_network
-from captum_deconv.gallery.atlas.pages import write_pages
-from captum_deconv.gallery.atlas.parts import Part, clean, write_part, write_step
-from captum_deconv.gallery.atlas.reading import (
-    FORMAT,
-    INDEX,
-    KEPT,
-    MANIFEST,
-    PICTURES,
-    RECORD,
-    Atlas,
-    AtlasError,
-    Layer,
-)
+from captum_deconv.gallery.atlas.parts import Part, write_part, write_step
+from captum_deconv.gallery.atlas.reading import INDEX, KEPT, RECORD, Atlas, Layer
 from captum_deconv.gallery.collection import Gallery
 from captum_deconv.gallery.projection import project
 from captum_deconv.receptive_field.field import ReceptiveField
@@ -141,7 +130,7 @@ def atlas(
         "versions": describe_versions(),
     }
     number, count = distributed.find_shard()
-    if _take_up(folder, record):
+    if take_up(folder, record):
         return Atlas.open(folder)
     _tell_layers(chosen, layers, report)
     network = read_network(model, image, names)
@@ -194,7 +183,7 @@ def atlas(
     if count > 1:
         distributed.gather(number)
     if number == 0:
-        _finish(folder, network, found, index, record, values, parts)
+        finish(folder, network, found, index, record, values)
     if count > 1:
         distributed.gather(number)
     return Atlas.open(folder)
@@ -209,31 +198,6 @@ def _find_image(dataset: Any) -> Tensor:
         except UnreadableSampleError as error:
             reason = str(error)
     raise UnreadableSampleError(f"none of the {len(dataset)} samples can be read: {reason}")
-
-
-def _take_up(folder: Path, record: Mapping[str, Any]) -> bool:
-    """Hold a folder against what is asked for; tell whether it is complete."""
-    kept = folder / KEPT / RECORD
-    if kept.exists():
-        try:
-            known = json.loads(kept.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise AtlasError(f"{kept} is damaged ({error}): delete the folder") from error
-        differences = find_differences(known, json.loads(json.dumps(record)))
-        if differences:
-            raise AtlasError(
-                f"{folder} holds an atlas of something else (choose another folder, or delete "
-                f"it): {'; '.join(differences)}"
-            )
-        return (folder / KEPT / MANIFEST).exists()
-    if folder.is_dir():
-        strange = [path.name for path in sorted(folder.iterdir()) if path.name != KEPT]
-        if strange:
-            raise AtlasError(
-                f"{folder} holds something else than an atlas ({strange[0]}): choose a folder of "
-                "its own"
-            )
-    return False
 
 
 def _tell_layers(
@@ -367,39 +331,3 @@ def _follow_training(
                 write_step(part, number, project(index, model, dataset, **asked, **common))
         values.append({name: index.values[name][:, 0].tolist() for name in names})
     return values
-
-
-def _finish(
-    folder: Path,
-    network: Network,
-    layers: Sequence[Layer],
-    index: ActivationIndex,
-    record: Mapping[str, Any],
-    values: Sequence[Mapping[str, list[float]]],
-    parts: Sequence[Part],
-) -> None:
-    """Write the pages, and last of all the manifest that says that all is there."""
-    clean(folder / PICTURES)
-    made = Atlas(
-        folder=folder,
-        title=record["title"] or f"Atlas of {record['model']['name'].rpartition('.')[2]}",
-        about=record["about"],
-        layers=tuple(layers),
-        methods=tuple(record["methods"]),
-        record=dict(record),
-        labels=tuple(record["labels"]),
-        steps=tuple(record["checkpoints"]),
-    )
-    write_pages(made, network, index, values)
-    manifest = {
-        "format": FORMAT,
-        "title": made.title,
-        "about": made.about,
-        "methods": made.methods,
-        "labels": made.labels,
-        "steps": made.steps,
-        "record": record,
-        "layers": [vars(layer) for layer in layers],
-    }
-    with replace_file(folder / KEPT / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 """The pages of an atlas: the network, a page for each layer, and the pictures.
 
 They share the gallery's templates. A page holds its numbers as JSON, of which what belongs to one
-channel is text until the channel is looked at; pictures are loaded as they come into view.
+channel or picture is text until that is looked at; pictures are loaded as they come into view.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class _Layer:
         self.seen: dict[int, list[Entry]] = defaultdict(list)
         self.best: dict[int, list[tuple[float, int, int]]] = defaultdict(list)
         self.rows: list[list[Any]] = []
-        self.details: list[str] = []
+        self.details: list[dict[str, Any]] = []
         for part in self.layer.split(atlas.folder):
             kept = part.read()
             self.cell, self.image = kept["cell"], kept["image"]
@@ -141,7 +141,7 @@ class _Layer:
                 if self.layer.name in found
             ],
         }
-        self.details.append(_pack(more))
+        self.details.append(more)
 
     def describe(self) -> dict[str, Any]:
         """Return what the template asks for."""
@@ -165,6 +165,7 @@ class _Layer:
             f"{length} images.",
             "about": atlas.about,
             "cards": [],
+            "parts": [self.details[n : n + PART] for n in range(0, len(self.details), PART)],
             "dead": layer.dead,
             "views": views,
             "cell": self.cell,
@@ -193,7 +194,6 @@ class _Layer:
                 "strongest": self.spread.strongest,
                 "similar": self.spread.order(),
                 "rows": self.rows,
-                "details": self.details,
             },
         }
 

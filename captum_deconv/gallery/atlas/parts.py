@@ -148,12 +148,3 @@ def _write_beside(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
-
-
-def clean(pictures: Path) -> None:
-    """Remove what processes that were killed left half-written."""
-    for left in pictures.glob("*/.*"):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)

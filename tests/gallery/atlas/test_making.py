@@ -153,6 +153,15 @@ def test_layers_whose_names_make_the_same_file_have_pages_each(tmp_path):
     assert all((tmp_path / "site" / page).exists() for page in pages)
 
 
+def test_labels_without_names_are_numbered(tmp_path):
+    images = [(torch.rand(3, 16, 16), number % 2) for number in range(8)]
+    found = gallery.atlas(build_network(), images, tmp_path / "a", ["stem"], progress=False)
+    assert found.labels == ("label 0", "label 1")
+    plain = [image for image, _ in images]
+    found = gallery.atlas(build_network(), plain, tmp_path / "b", ["stem"], progress=False)
+    assert found.labels == ()
+
+
 def test_killed_ten_times_the_site_is_the_same(tmp_path, made):
     atlas, _ = made
     chance = random.Random(0)

@@ -1,5 +1,6 @@
-/* A row is [number, strongest, dead, selectivity, samples, labels]; what else there is to a channel
-   stays text until it is looked at. */
+/* A row is [number, strongest, dead, selectivity, samples, labels]. What else there is to a channel
+   stands below this script, in parts, so that the grid does not wait for it; it stays text until it is
+   looked at. */
 const hideDead = byId("hide-dead"), order = byId("order"), PART = data.part;
 const small = Math.max(...data.cell) <= 32;
 const folderOf = (row) => `${data.folder}/part-${Math.floor(row / PART)}`;
@@ -78,7 +79,9 @@ const drawBars = ({ counts, low, high }) => {
     make("p", {}, `Images by their activation; the bars' heights are as the square root of how many.`));
 };
 const draw = (row) => {
-  const [channel, , dead, selectivity] = data.rows[row], more = JSON.parse(data.details[row]);
+  const part = byId(`part-${Math.floor(row / PART)}`);
+  if (!part) return addEventListener("DOMContentLoaded", () => draw(row), { once: true });
+  const [channel, , dead, selectivity] = data.rows[row], more = JSON.parse(part.textContent)[row % PART];
   drawChannel({ channel, dead, folder: folderOf(row), neurons: more.neurons });
   byId("channel-note").textContent = `${data.layer}, ${dead ? "dead: never above zero" : `selectivity ${selectivity}`}`;
   const parts = [drawBars(more)];
