@@ -37,6 +37,8 @@ bench: $(READY)  ## measure (an hour or two); tables on the screen, JSON in benc
 	$(BIN)/python benchmarks/atlas.py
 	$(BIN)/python benchmarks/scan.py --out benchmarks/results
 	$(BIN)/python benchmarks/zoo.py
+	$(BIN)/python benchmarks/occlusion.py --stride 25 --rounds 5
+	$(BIN)/python benchmarks/diagnose.py
 	$(BIN)/python benchmarks/adjoint.py
 
 bench-libraries: $(READY)  ## beside the other libraries (two or three hours); docs/libraries.md

@@ -48,6 +48,8 @@ from skimage import data
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
+from captum_deconv.experiments import renormalise
+from captum_deconv.experiments.renormalisation import measure_rms
 from captum_deconv.sources import embedded
 
 RESULTS = Path(__file__).parent / "results"
@@ -263,12 +265,21 @@ def measure_density(normed: Tensor, shift: Tensor) -> Tensor:
     return (normed - shift.view(-1, 1, 1)).abs().mean()
 
 
-def train(photographs: list[Tensor], steps: int, seed: int) -> dict[int, dict[str, Tensor]]:
+def train(
+    photographs: list[Tensor],
+    steps: int,
+    seed: int,
+    radius: float | None = None,
+    plain: bool = False,
+) -> dict[int, dict[str, Tensor]]:
     """Train, and give the folded weights at `KEPT` steps, about evenly spaced in their logarithm.
 
-    The last is the end.
+    The last is the end. With a radius, filters are renormalised to it after each step. Plainly is
+    as in 2013: neither batch norms nor prices.
     """
     torch.manual_seed(seed)
+    if plain:
+        return train_plainly(photographs, steps, seed, radius)
     network = build_trainable().train()
     crops = Crops(photographs, seed)
     others = [p for name, p in network.named_parameters() if p.dim() > 1 and name != "conv1.weight"]
@@ -285,6 +296,8 @@ def train(photographs: list[Tensor], steps: int, seed: int) -> dict[int, dict[st
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, PEAK_RATE, total_steps=steps, pct_start=0.1, cycle_momentum=False
     )
+    if radius is not None:
+        renormalise(network, optimizer, radius)
     first = min(20, steps)
     keep = {round(first * (steps / first) ** (i / (KEPT - 1))) for i in range(KEPT)}
     kept = {}
@@ -303,15 +316,46 @@ def train(photographs: list[Tensor], steps: int, seed: int) -> dict[int, dict[st
         schedule.step()
         if step % 50 == 0 or step == 1:
             right = (scores.argmax(1) == classes).float().mean()
+            largest = measure_rms(network.conv1.weight).max()
             print(
                 f"step {step:5d}  loss {loss:.3f}  right {right:.2f}  "
-                f"roughness {rough.mean():.2f}  {time.perf_counter() - begun:.0f} s",
+                f"roughness {rough.mean():.2f}  largest filter {largest:.3f}  "
+                f"{time.perf_counter() - begun:.0f} s",
                 flush=True,
             )
         if step in keep:
             settle_norms(network, Crops(photographs, seed + 1), 40 if step == steps else 10)
             kept[step] = fold(network).state_dict()
     return kept
+
+
+def train_plainly(
+    photographs: list[Tensor], steps: int, seed: int, radius: float | None
+) -> dict[int, dict[str, Tensor]]:
+    """Train the network as it is, by momentum and the rate of Zeiler & Fergus 2013, section 3.1."""
+    network = embedded.EmbeddedNetwork().train()
+    for layer in network:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    crops = Crops(photographs, seed)
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-2, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [steps * 6 // 10, steps * 9 // 10])
+    if radius is not None:
+        renormalise(network, optimizer, radius)
+    for step in range(1, steps + 1):
+        images, classes = crops.draw()
+        scores = network(images)
+        loss = F.cross_entropy(scores, classes)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 50 == 0 or step == 1:
+            right = (scores.argmax(1) == classes).float().mean()
+            largest = measure_rms(network.conv1.weight).max()
+            print(f"step {step:5d}  loss {loss:.3f}  right {right:.2f}  {largest:.3f}", flush=True)
+    return {steps: {name: value.detach().half() for name, value in network.state_dict().items()}}
 
 
 def write_weights(kept: dict[int, dict[str, Tensor]], weights: Path, training: Path) -> None:
@@ -353,6 +397,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=1600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--radius", type=float, help="renormalise filters above this RMS to it")
+    parser.add_argument("--plain", action="store_true", help="without batch norms and prices")
     parser.add_argument("--weights", type=Path, default=embedded.WEIGHTS)
     parser.add_argument("--training", type=Path, default=embedded.TRAINING)
     parser.add_argument("--out", type=Path, default=RESULTS / "embedded-training.json")
@@ -360,7 +406,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     photographs = read_photographs()
     begun, begun_cpu = time.perf_counter(), time.process_time()
-    kept = train(photographs, options.steps, options.seed)
+    kept = train(photographs, options.steps, options.seed, options.radius, options.plain)
     seconds, cpu_seconds = time.perf_counter() - begun, time.process_time() - begun_cpu
     write_weights(kept, options.weights, options.training)
 
@@ -384,6 +430,8 @@ def main(arguments: list[str] | None = None) -> None:
         "accuracy_by_step": accuracies,
         "steps": options.steps,
         "seed": options.seed,
+        "radius": options.radius,
+        "plain": options.plain,
         "batch": CROPS_PER_PHOTOGRAPH * len(embedded.CLASSES),
         "parameters": sum(value.numel() for value in kept[options.steps].values()),
         "bytes": {path.name: path.stat().st_size for path in (options.weights, options.training)},

@@ -5,6 +5,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import figures  # noqa: E402  # they stand beside this file
+import measured  # noqa: E402
 import methods_figure  # noqa: E402
 
 project = "captum_deconv"
@@ -19,7 +20,7 @@ napoleon_numpy_docstring = False
 myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "dollarmath", "substitution"]
 myst_heading_anchors = 3
 # Every figure and every number in the text is computed when the pages are built.
-myst_substitutions = figures.build(HERE / "_build" / "figures")
+myst_substitutions = figures.build(HERE / "_build" / "figures") | measured.read()
 methods_figure.build(HERE / "_build" / "figures")
 
 exclude_patterns = ["_build"]

@@ -10,7 +10,7 @@ import torch
 import typer.main
 
 import captum_deconv
-from captum_deconv import adjoint, mirror
+from captum_deconv import adjoint, experiments, mirror
 from captum_deconv.cli import app
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -37,7 +37,8 @@ def run_recipes(page, text):
 
 
 def read_commands():
-    text = read_fences((DOCS / "howto.md").read_text(encoding="utf-8"), "console")
+    pages = (DOCS / name for name in ("howto.md", "experiments.md"))
+    text = "\n".join(read_fences(page.read_text(encoding="utf-8"), "console") for page in pages)
     return [shlex.split(line[2:]) for line in text.splitlines() if line.startswith("$ ")]
 
 
@@ -74,7 +75,9 @@ def test_commands_and_their_options_exist(words):
     assert "--colour" not in known
 
 
-@pytest.mark.parametrize("module", [captum_deconv, adjoint, mirror], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [captum_deconv, adjoint, experiments, mirror], ids=lambda m: m.__name__
+)
 def test_the_reference_has_every_public_name(module):
     text = (DOCS / "reference.md").read_text(encoding="utf-8")
     named = re.findall(r"^\.\. auto(?:class|function|exception):: (\S+)$", text, re.MULTILINE)

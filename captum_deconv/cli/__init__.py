@@ -18,10 +18,14 @@ from captum_deconv.cli import (
     attribute,
     collect,
     compare_methods,
+    correspond,
     coverage,
     demo,
+    diagnose,
     features,
     gallery,
+    invariance,
+    occlude,
     scan,
 )
 from captum_deconv.cli.check import command as check_command
@@ -46,6 +50,10 @@ app.command(no_args_is_help=True)(features.features)
 app.command(no_args_is_help=True)(atlas.atlas)
 app.command(no_args_is_help=True)(collect.collect)
 app.command(no_args_is_help=True)(compare_methods.compare_methods)
+app.command(no_args_is_help=True)(occlude.occlude)
+app.command(no_args_is_help=True)(invariance.invariance)
+app.command(no_args_is_help=True)(correspond.correspond)
+app.command(no_args_is_help=True)(diagnose.diagnose)
 app.command()(demo.demo)
 
 
@@ -89,4 +97,5 @@ def _start(
       captum-deconv compare-methods --model resnet50 --data photographs --out report
       captum-deconv features --layer relu2 --data photographs --out relu2
       captum-deconv atlas --model resnet50 --data photographs --out site
+      captum-deconv occlude cat.jpg --layer relu4 --out occluded.png
     """

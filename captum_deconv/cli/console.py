@@ -53,11 +53,12 @@ class OneLineErrors(TyperGroup):
 
 
 @contextmanager
-def track(count: int) -> Iterator[Callable[[], None]]:
+def track(count: int, what: str = "images") -> Iterator[Callable[[], None]]:
     """Show a progress bar on stderr where there are several images and somebody to see it.
 
     Args:
         count: How many images there are.
+        what: What else is counted.
 
     Yields:
         What to call after each.
@@ -71,11 +72,11 @@ def track(count: int) -> Iterator[Callable[[], None]]:
         TimeRemainingColumn,
     )
 
-    columns = (TextColumn("images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     hidden = count < 2 or not console.is_terminal
     with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
-        task = progress.add_task("images", total=count)
+        task = progress.add_task(what, total=count)
         yield functools.partial(progress.advance, task)
 
 

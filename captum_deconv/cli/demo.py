@@ -25,7 +25,8 @@ def demo(
 
     A photograph of a cat by all methods, with a trained EfficientNet-Lite0; what excites a layer
     of the network that comes along, and a layer of EfficientNet-Lite0; the first of these at six
-    moments of its training; and an atlas of all its layers. It takes about a minute.
+    moments of its training; an atlas of all its layers; and what it makes of a photograph with a
+    part covered, of photographs that are moved, and what is wrong with it. It takes about a minute.
 
     Nothing is downloaded: networks and photographs come with this package and with those of the
     extra "demo".
@@ -43,7 +44,7 @@ def demo(
     _show_cat(out, device)
     if only_cat:
         return
-    from captum_deconv.cli import demo_galleries
+    from captum_deconv.cli import demo_experiments, demo_galleries
 
     made = []
     for name, what, show in (
@@ -55,6 +56,12 @@ def demo(
         made += [(f"{name}: sheet", exhibit.sheets[0]), (f"{name}: page", exhibit.page)]
     made.append(("the training of embedded", demo_galleries.show_evolution(out, chosen)[0]))
     made.append(("all of embedded: atlas", demo_galleries.show_atlas(out / "atlas", chosen).page))
+    for what, show_it in (
+        ("a photograph, occluded", demo_experiments.show_occlusion),
+        ("photographs, moved", demo_experiments.show_invariance),
+        ("embedded: diagnosis", demo_experiments.show_diagnosis),
+    ):
+        made.append((what, show_it(out, chosen)))
     made.insert(0, ("the cat, a class", out / "cat.png"))
     made.insert(1, ("the cat, a neuron", out / "cat_neuron.png"))
     typer.echo(f"\nAll of it, in {time.perf_counter() - begun:.0f} s (sheets also as PDF):")

@@ -20,7 +20,7 @@ from captum_deconv.gallery.atlas import Atlas, atlas
 from captum_deconv.gallery.evolution import evolution
 from captum_deconv.gallery.files import Exhibit, describe, show_layer
 from captum_deconv.sources import embedded
-from captum_deconv.sources.datasets import Labelled, PhotographTiles, Transform
+from captum_deconv.sources.datasets import Labelled, PhotographTiles
 from captum_deconv.sources.models import LoadedModel, load_model
 from captum_deconv.sources.names import EMBEDDED, LITE
 
@@ -52,7 +52,7 @@ def show_embedded(folder: Path, device: torch.device) -> Exhibit:
         What was written.
     """
     loaded = load_model(EMBEDDED, device=device)
-    return _show(loaded, EMBEDDED_LAYER, PhotographTiles(_TILE, _prepare_tile()), folder)
+    return _show(loaded, EMBEDDED_LAYER, PhotographTiles(_TILE, embedded.prepare_tile()), folder)
 
 
 def show_lite(folder: Path, device: torch.device) -> Exhibit:
@@ -96,7 +96,7 @@ def show_evolution(folder: Path, device: torch.device) -> tuple[Path, ...]:
         The figure, as PNG and as PDF.
     """
     loaded = load_model(EMBEDDED)
-    tiles = PhotographTiles(_TILE, _prepare_tile())
+    tiles = PhotographTiles(_TILE, embedded.prepare_tile())
     found = evolution(
         _Checkpoints(device),
         EMBEDDED_LAYER,
@@ -126,7 +126,7 @@ def show_atlas(folder: Path, device: torch.device) -> Atlas:
     """
     shutil.rmtree(folder, ignore_errors=True)
     loaded = load_model(EMBEDDED, device=device)
-    tiles = PhotographTiles(_TILE, _prepare_tile())
+    tiles = PhotographTiles(_TILE, embedded.prepare_tile())
     photographs = [name.rpartition(" ")[0] for name in tiles.samples]
     names = sorted(set(photographs))
     some = range(0, len(tiles), _ATLAS_EVERY)
@@ -160,13 +160,3 @@ class _Checkpoints(Mapping[int, nn.Module]):
 
     def __len__(self) -> int:
         return len(embedded.list_checkpoints())
-
-
-def _prepare_tile() -> Transform:
-    """Return the embedded network's preprocessing without its resizing: tiles have their size."""
-    from torchvision import transforms
-
-    steps: Transform = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize(embedded.MEAN, embedded.STD)]
-    )
-    return steps

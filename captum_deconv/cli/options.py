@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Activations(str, Enum):
@@ -32,6 +37,11 @@ ActivationsOption = Annotated[
     typer.Option(help="What the rules apply to: ReLUs, leaky ones too, or smooth ones too."),
 ]
 DeviceName = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+PictureOut = Annotated[
+    Path, typer.Option("--out", "-o", metavar="PICTURE", help="The figure: .png, .pdf or .svg.")
+]
+Json = Annotated[Path | None, typer.Option("--json", metavar="FILE.json", help="The numbers, too.")]
 
 _MOST_CHANNELS = 10**6  # more than any layer has; a range up to a typing error fills no memory
 
@@ -84,3 +94,43 @@ def check_network(model: str | None, weights: str, device: str) -> None:
         check_model(model)
     check_weights(weights)
     check_device(device)
+
+
+def check_results(out: Path, json: Path | None, keep: Sequence[Path] = ()) -> None:
+    """Find out before the work whether a figure, and numbers where wanted, can be written.
+
+    Args:
+        out: The figure.
+        json: The numbers; None where they are not wanted.
+        keep: Files that neither may be.
+
+    Raises:
+        OutputError: If one cannot.
+    """
+    from captum_deconv.drawing.figures import PICTURES
+    from captum_deconv.drawing.files import check_output
+
+    check_output(out, PICTURES, keep=keep)
+    if json is not None:
+        check_output(json, (".json",), keep=keep)
+
+
+def write_figure(figure: Figure, out: Path) -> None:
+    """Write a figure, and print where it is."""
+    from captum_deconv.drawing.figures import save_figure
+
+    save_figure(figure, out)
+    typer.echo(f"picture: {out}")
+
+
+def write_json(numbers: Mapping[str, Any], path: Path | None) -> None:
+    """Write numbers, where they are wanted, and print where they are."""
+    import json
+
+    from captum_deconv.drawing.files import replace_file
+
+    if path is None:
+        return
+    with replace_file(path) as temporary:
+        temporary.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    typer.echo(f"numbers: {path}")

@@ -23,7 +23,9 @@ Example:
 
 In reading order: ``steps`` (one operation's interval), ``nodes`` (which of autograd's nodes is
 which step), ``field`` (composed over a graph), ``shapes`` (the same, without computing anything),
-``crops`` (the part of an image that a neuron cannot tell from all of it).
+``crops`` (the part of an image that a neuron cannot tell from all of it); and the other way,
+``spans`` (what one operation makes of a change), ``changed`` (maps that differ in a box, as a
+tensor), ``changes`` (a model on images that differ in a box).
 """
 
 from captum_deconv.receptive_field.field import ReceptiveField, of, trace

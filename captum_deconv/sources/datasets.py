@@ -182,6 +182,21 @@ class PhotographTiles(Dataset[Any]):
         return tile if self.transform is None else self.transform(tile)
 
 
+def read_photograph(name: str) -> Image.Image:
+    """Read one of the photographs that scikit-image ships.
+
+    Args:
+        name: One of :data:`PHOTOGRAPHS`.
+
+    Returns:
+        It, in RGB; the largest ones halved.
+
+    Raises:
+        ImageError: If scikit-image is not installed.
+    """
+    return _read_photographs((name,))[0][1]
+
+
 def _read_photographs(names: Sequence[str] | None) -> list[tuple[str, Image.Image]]:
     try:
         from skimage import data

@@ -36,6 +36,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL import Image
 
 CLASSES = (
@@ -115,6 +117,16 @@ class EmbeddedNetwork(nn.Sequential):
         )
         prepared: Tensor = steps(image.convert("RGB"))
         return prepared
+
+
+def prepare_tile() -> Callable[[Image.Image], Tensor]:
+    """Return the network's preprocessing without its resizing: tiles have their size."""
+    from torchvision import transforms
+
+    steps: Callable[[Image.Image], Tensor] = transforms.Compose(
+        [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    )
+    return steps
 
 
 def load() -> EmbeddedNetwork:

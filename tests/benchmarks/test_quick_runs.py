@@ -52,6 +52,20 @@ def test_the_page_is_of_the_committed_numbers(tmp_path):
     assert page.read_text() == (tmp_path / "page.md").read_text()
 
 
+def test_occlusion(tmp_path):
+    result = run("occlusion", tmp_path, "--networks", "efficientnet-lite0")
+    result = result["efficientnet-lite0, stride 25"]
+    assert result["windows"] == 4
+    assert result["largest difference, of the largest fall"] < 1e-3
+
+
+def test_diagnose(tmp_path):
+    result = run("diagnose", tmp_path)
+    assert set(result["random weights"]) == {"resnet18", "alexnet"}
+    assert result["random weights"]["alexnet"]["stride"] == 4
+    assert result["trained weights"]["embedded"]["images"] == 40
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from Linux's /proc")
 def test_collect(tmp_path):
     result = run("collect", tmp_path)

@@ -34,6 +34,11 @@ for code, said, *words in [
     (1, "no such folder", "scan", "-l", "a", "--data", f"{folder}/no", "-o", "a.safetensors"),
     (2, "names one twice", "scan", "-l", "a", "-l", "a", "--data", folder, "-o", "a.safetensors"),
     (1, "no such activation index", "gallery", f"{folder}/no", "--data", folder, "-o", folder),
+    (1, "no such file", "occlude", f"{folder}/no.png", "-l", "a", "-o", "a.png"),
+    (1, "must end in", "occlude", image, "-l", "a", "-o", "a.xyz"),
+    (1, "no such file", "invariance", f"{folder}/no.png", "-l", "a", "-o", "a.png"),
+    (1, "no such file of boxes", "correspond", f"{folder}/no.csv", "-l", "a", "-o", "a.png"),
+    (1, "no such folder", "diagnose", "--data", f"{folder}/no", "-o", folder),
     (2, "channels are", "features", "-l", "a", "--data", folder, "-o", folder, "--channels", "x"),
 ]:
     result = CliRunner().invoke(app, words)

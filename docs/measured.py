@@ -1,0 +1,80 @@
+"""The numbers that pages quote from `benchmarks/results/`, so that none is typed by hand."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
+FAULTS = ("dead", "saturated", "border", "uncut", "copies", "frequencies", "aliasing")
+
+
+def read() -> dict[str, str]:
+    """Return what the text quotes, by name."""
+    return read_occlusion() | read_diagnosis()
+
+
+def read_occlusion() -> dict[str, str]:
+    """Return how many times as fast as Captum's an occlusion is."""
+    record = json.loads((RESULTS / "occlusion-cpu.json").read_text(encoding="utf-8"))
+    whole = record["vgg16, stride 5"]
+    numbers = {
+        "occlusion_vgg": f"{whole['times as fast as Captum']['median']:.1f}",
+        "occlusion_windows": str(whole["windows"]),
+        "occlusion_difference": f"{whole['largest difference, of the largest fall']:.0e}",
+    }
+    for name in ("vgg16", "resnet50", "efficientnet-lite0"):
+        found = record[f"{name}, stride 25"]["of the processor's time"]
+        low, high = found["quartiles"]
+        key = name.partition("-")[0]
+        numbers[f"occlusion_{key}_cpu"] = f"{found['median']:.1f} ({low:.1f} to {high:.1f})"
+    return numbers
+
+
+def read_diagnosis() -> dict[str, str]:
+    """Return what was found in networks that nobody thinks ill of."""
+    record = json.loads((RESULTS / "diagnosis-cpu.json").read_text(encoding="utf-8"))
+    random, trained = record["random weights"], record["trained weights"]
+    numbers = {
+        "random_networks": str(len(random)),
+        "random_healthy": str(sum(not found["findings"] for found in random.values())),
+    }
+    for fault in FAULTS:
+        count = sum(fault in found["findings"] for found in random.values())
+        numbers[f"random_{fault}"] = str(count)
+    gaps = [found["gap"] for found in random.values() if found["gap"] is not None]
+    uneven = [found["unevenness"] for found in random.values() if found["unevenness"] is not None]
+    numbers["random_gaps"] = f"{min(gaps):.2f} to {max(gaps):.2f} in {len(gaps)} networks"
+    numbers["random_grids"] = f"{min(uneven):.2f} to {max(uneven):.2f} in {len(uneven)} networks"
+    names = {
+        "efficientnet-lite0": "lite",
+        "embedded": "embedded",
+        "plain": "plain",
+        "renormalised": "renormalised",
+    }
+    for name, key in names.items():
+        # A network that was not diagnosed yet has no numbers, which the table says.
+        said = describe(trained.get(name, trained["plain"]))
+        said = said if name in trained else dict.fromkeys(said, "not measured")
+        numbers |= {f"{key}_{what}": text for what, text in said.items()}
+    for name in ("plain", "renormalised"):
+        run = json.loads((RESULTS / f"embedded-{name}.json").read_text(encoding="utf-8"))
+        numbers[f"{name}_accuracy"] = f"{run['held_out_accuracy']:.1%}"
+    return numbers
+
+
+def describe(found: dict[str, Any]) -> dict[str, str]:
+    """Return a diagnosis's numbers as text."""
+    counts = found["channels or filters with"]
+    rms = found.get("rms of the first layer's filters")
+    gap = "not measured" if found["gap"] is None else f"{found['gap']:.2g}"
+    return {
+        **{fault: f"{counts[fault]:,}" for fault in counts},
+        "images": str(found["images"]),
+        "channels": f"{found['channels']:,}",
+        "filters": f"{found['filters']:,}",
+        "layers": str(found["layers"]),
+        "findings": str(sum(found["findings"].values())),
+        "gap": gap,
+        "grid": f"{found['unevenness']:.2f}",
+        **({} if rms is None else {key: f"{rms[key]:.3f}" for key in ("median", "largest")}),
+    }

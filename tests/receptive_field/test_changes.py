@@ -1,0 +1,204 @@
+"""A model on images that differ in a box computes what it computes on the whole images."""
+
+import warnings
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch.nn import functional as F
+
+from captum_deconv.receptive_field.changed import Changed, sum_channel, whole
+from captum_deconv.receptive_field.changes import Changes
+
+BOXES = [((0, 9), (0, 9)), ((11, 20), (30, 39)), ((50, 64), (53, 64)), ((30, 34), (5, 20))]
+VALUE = torch.tensor([0.5, -0.25, 2.0])
+
+
+def cover(image, boxes=BOXES, value=VALUE):
+    images = image.repeat(len(boxes), 1, 1, 1)
+    for one, (rows, columns) in zip(images, boxes, strict=True):
+        one[:, slice(*rows), slice(*columns)] = value.to(image)[:, None, None]
+    return images
+
+
+def draw(*shape, dtype=torch.float64):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(1), dtype=dtype)
+
+
+def assert_same(model, image, boxes=BOXES, *, followed=None, tolerance=1e-12):
+    changes = Changes(model, image)
+    found = []
+    for _ in range(2):  # the second time with what is known
+        found.append(changes.run(boxes, VALUE))
+    with torch.no_grad():
+        expected = model(cover(image, boxes))
+        unchanged = model(image.repeat(len(boxes), 1, 1, 1))
+    assert torch.equal(found[0], found[1])
+    torch.testing.assert_close(found[0], expected, rtol=tolerance, atol=tolerance)
+    # The control: the boxes make a difference that is far larger than what is tolerated.
+    assert (expected - unchanged).abs().max() > 100 * tolerance
+    if followed is not None:
+        assert changes._follows == followed
+
+
+class Rest(nn.Module):
+    """Every operation that is followed, and some that are not, in functions."""
+
+    def __init__(self, operation):
+        super().__init__()
+        self.operation = operation
+        self.conv = nn.Conv2d(3, 6, 3, padding=1, bias=False)
+
+    def forward(self, x):
+        return self.operation(self.conv(x))
+
+
+SCALE = draw(1, 6, 1, 1)
+OPERATIONS = {
+    "strided": lambda x: F.conv2d(x, draw(4, 6, 5, 5), stride=3, padding=2),
+    "dilated": lambda x: F.conv2d(x, draw(4, 6, 3, 3), padding=4, dilation=4),
+    "grouped": lambda x: F.conv2d(x, draw(6, 1, 3, 3), groups=6),
+    "gaps between windows": lambda x: F.conv2d(x, draw(4, 6, 1, 1), stride=7),
+    "oblong": lambda x: F.conv2d(x, draw(4, 6, 1, 7), stride=(2, 1), padding=(0, 3)),
+    "same": lambda x: F.conv2d(x, draw(4, 6, 4, 4), padding="same"),
+    "transposed": lambda x: F.conv_transpose2d(x, draw(6, 4, 3, 3), stride=2),
+    "max": lambda x: F.max_pool2d(x, 3, 2, 1),
+    "max, rounded up": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True),
+    "mean": lambda x: F.avg_pool2d(x, 3, 2, 1),
+    "mean, not counted": lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
+    "mean, rounded up": lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True),
+    "switches": lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2),
+    "in place": lambda x: F.relu_(x.add_(1)).mul_(2),
+    "padded": lambda x: F.max_pool2d(F.pad(x, (0, 1, 2, 0), value=9.0), 2),
+    "cropped": lambda x: F.pad(x, (-3, 0, 0, -5)),
+    "reflected": lambda x: F.pad(x, (2, 2, 2, 2), mode="reflect"),
+    "channels joined": lambda x: torch.cat([F.conv2d(x, draw(2, 6, 7, 7), padding=3), x], 1),
+    "images joined": lambda x: torch.cat([x, x], 0),
+    "skip": lambda x: x + F.conv2d(x, draw(6, 6, 5, 5), padding=2),
+    "scaled": lambda x: x * SCALE.to(x),
+    "gated": lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(),
+    "of places": lambda x: x + torch.arange(64.0, dtype=x.dtype),
+    "slice in place": lambda x: (x[:, :2].mul_(3), x * 1)[1],
+    "whole in place": lambda x: x.copy_(x.flip(2)),
+    "broadcast in place": lambda x: x.mul_(torch.arange(64.0, dtype=x.dtype)),
+    "normed": lambda x: F.batch_norm(x, SCALE.flatten().to(x), SCALE.flatten().to(x)),
+    "layer norm": lambda x: F.layer_norm(x, x.shape[1:]),
+    "upsampled": lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"),
+    "shuffled": lambda x: F.channel_shuffle(x, 2),
+    "numpy": lambda x: torch.from_numpy(x.numpy()) * 2,
+    "asked": lambda x: x * (2 if float(x.sum()) > 0 else 3),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_gives_what_it_gives(name):
+    torch.manual_seed(0)
+    model = Rest(OPERATIONS[name]).double().eval()
+    assert_same(model, draw(3, 64, 64))
+
+
+def test_only_what_changes_is_computed():
+    """In a chain of what is followed no map is made whole before the end."""
+    torch.manual_seed(0)
+    chain = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2),
+        nn.Conv2d(8, 8, 3, stride=2, padding=1),
+        nn.ReLU6(),
+    )
+    chain = chain.double().eval()
+    seen = []
+    handle = chain[5].register_forward_hook(lambda _, args, output: seen.append(output))
+    small = BOXES[:2]
+    found = Changes(chain, draw(3, 64, 64)).run(small, VALUE)
+    handle.remove()
+    (maps,) = seen
+    assert isinstance(maps, Changed)
+    assert maps.patches.shape[2] * maps.patches.shape[3] < 16 * 16 / 4
+    total = sum_channel(maps, 3)
+    torch.testing.assert_close(total, found[:, 3].sum((1, 2)))
+    assert torch.equal(whole(maps), found)
+    assert_same(chain, draw(3, 64, 64), small, followed=True)
+
+
+def test_what_was_given_stays_as_it_was(model):
+    image = torch.rand(3, 8, 8)
+    before, state = image.clone(), {k: v.clone() for k, v in model.state_dict().items()}
+    Changes(model, image).run([((0, 3), (2, 5))], VALUE)
+    assert torch.equal(image, before)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_a_model_that_changes_its_mind():
+    """What is known of the last pass is used only where the next one does the same."""
+
+    class Moody(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.other = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+            self.first = True
+
+        def forward(self, x):
+            self.first = not self.first
+            return (self.one if self.first else self.other)(x)
+
+    torch.manual_seed(0)
+    model = Moody().double().eval()
+    image = draw(3, 64, 64)
+    changes = Changes(model, image)
+    for _ in range(3):
+        found = changes.run(BOXES, VALUE)
+        model.first = not model.first
+        with torch.no_grad():
+            torch.testing.assert_close(found, model(cover(image)), rtol=1e-12, atol=1e-12)
+    # The control: the two differ.
+    with torch.no_grad():
+        assert not torch.allclose(model(cover(image)), found)
+
+
+def test_a_model_that_fails_says_why():
+    class Failing(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("its own reason")
+
+    with pytest.raises(RuntimeError, match="its own reason"):
+        Changes(Failing(), draw(3, 8, 8)).run([((0, 2), (0, 2))], VALUE)
+
+
+def test_a_skip_and_shared_rectifiers(model):
+    boxes = [((0, 2), (0, 2)), ((6, 8), (5, 7))]
+    assert_same(model.double(), draw(3, 8, 8), boxes, followed=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("alexnet", "resnet18", "googlenet", "inception_v3", "densenet121", "mobilenet_v3_small"),
+        *("shufflenet_v2_x0_5", "squeezenet1_1", "regnet_y_400mf", "convnext_tiny", "vit_b_32"),
+    ],
+)
+@pytest.mark.slow
+def test_torchvisions_networks(name):
+    options = {"init_weights": True} if name == "googlenet" else {}
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # inception's own, of how slowly its weights are drawn
+        model = torchvision.models.get_model(name, weights=None, **options).double().eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.normal_(parameter, std=(2 / parameter[0].numel()) ** 0.5)
+    side = 224 if name == "vit_b_32" else 96
+    boxes = [((0, 20), (0, 20)), ((40, 60), (50, 70)), ((side - 20, side), (side - 13, side))]
+    image = draw(3, side, side)
+    # In double precision, where what a random network makes of rounding is still small.
+    changes = Changes(model, image)
+    found = changes.run(boxes, VALUE)
+    with torch.no_grad():
+        expected = model(cover(image, boxes))
+    scale = expected.abs().max()
+    assert (found - expected).abs().max() < 1e-9 * scale
+    assert (expected[0] - expected[1]).abs().max() > 1e-7 * scale
+    assert changes._follows
