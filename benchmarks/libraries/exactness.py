@@ -12,7 +12,7 @@ from typing import Any
 
 import oracle
 import torch
-from libraries.peers import METHODS, CannotError, Library
+from libraries.peers import METHODS, CannotError, Peer
 from libraries.state import Kept
 from libraries.traps import PLAIN, TRAPS, Trap, build_trap
 from parts.builders import build, list_builders
@@ -30,7 +30,7 @@ def list_networks() -> list[str]:
     return [*TRAPS, *(name for name, kind in kinds.items() if kind == "classification")]
 
 
-def measure(library: Library, name: str) -> dict[str, Cell]:
+def measure(library: Peer, name: str) -> dict[str, Cell]:
     """Measure a library's methods on a network.
 
     Args:
@@ -126,7 +126,7 @@ def shorten(text: str) -> str:
 _PLAIN_WARNINGS: dict[tuple[str, str], set[str]] = {}
 
 
-def _said_of_a_plain_network(library: Library, method: str) -> set[str]:
+def _said_of_a_plain_network(library: Peer, method: str) -> set[str]:
     key = type(library).__name__, method
     if key not in _PLAIN_WARNINGS:
         trap = build_trap(PLAIN)
@@ -150,7 +150,7 @@ def _keep(name: str) -> Callable[[], Trap]:
     return restore
 
 
-def run(library: Library, names: list[str]) -> Iterator[tuple[str, dict[str, Cell]]]:
+def run(library: Peer, names: list[str]) -> Iterator[tuple[str, dict[str, Cell]]]:
     """Yield each network's cells."""
     for name in names:
         yield name, measure(library, name)

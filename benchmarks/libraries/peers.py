@@ -26,7 +26,7 @@ class CannotError(Exception):
     """The library does not offer what was asked for."""
 
 
-class Library:
+class Peer:
     """What is asked of each of them; what one does not define, it cannot do.
 
     Attributes:
@@ -72,7 +72,7 @@ class Library:
         return self.neurons(model, layer, (images,), map(strongest, channels))
 
 
-class Ours(Library):
+class Ours(Peer):
     """``captum_deconv``."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ class Ours(Library):
         return (gallery.project(index, model, data, **how) for _ in range(1))
 
 
-class Captum(Library):
+class Captum(Peer):
     """Captum's classes; again: its neuron classes, the neuron being the model's output."""
 
     def __init__(self) -> None:
@@ -149,7 +149,7 @@ class _Around(nn.Module):
         return self.model(*inputs)
 
 
-class Zennit(Library):
+class Zennit(Peer):
     """``Gradient`` with a composite; again: the composite's context and ``torch.autograd``.
 
     Its attributor takes one input; of several, only the context remains.
@@ -183,7 +183,7 @@ class Zennit(Library):
             return torch.autograd.grad(output, leaves, one_hot(output, target))
 
 
-class GradCam(Library):
+class GradCam(Peer):
     """``GuidedBackpropReLUModel``; again: its own ReLU put in by its own function.
 
     It returns the first example of a batch, as a NumPy array (height, width, channels).
@@ -211,7 +211,7 @@ class GradCam(Library):
         return torch.autograd.grad(model(*leaves)[0, target], leaves)
 
 
-class TorchRay(Library):
+class TorchRay(Peer):
     """``guided_backprop(…)`` with the signed gradient; again: its context, by hand.
 
     By default it returns the largest absolute value over the channels.
@@ -248,7 +248,7 @@ class TorchRay(Library):
         return tuple(leaf.grad for leaf in leaves)
 
 
-class FlashTorch(Library):
+class FlashTorch(Peer):
     """``Backprop(model).calculate_gradients``; again: what ``visualize`` returns.
 
     It answers for the likeliest class, whatever is asked, and for the first example.
@@ -286,7 +286,7 @@ class FlashTorch(Library):
         raise CannotError
 
 
-class Saliency(Library):
+class Saliency(Peer):
     """PAIR's ``GradientSaliency``; the gradient itself is the user's function, as in its README.
 
     Its guided backprop is for TensorFlow 1 only.
@@ -315,7 +315,7 @@ class Saliency(Library):
         return (torch.from_numpy(mask)[None],)
 
 
-class Lucent(Library):
+class Lucent(Peer):
     """Pictures by optimisation; none of the three methods."""
 
     requirements = ("torch-lucent==0.1.8",)
@@ -325,7 +325,7 @@ class Lucent(Library):
         import_module("lucent.optvis")
 
 
-class Bare(Library):
+class Bare(Peer):
     """torch alone, the gradient whatever the method: what a time is measured against."""
 
     def attribute(self, method: str, model: Any, inputs: Inputs, target: int) -> Inputs:
@@ -351,7 +351,7 @@ class Bare(Library):
         return torch.autograd.grad(selector(seen[0]).sum(), leaves)
 
 
-LIBRARIES: dict[str, type[Library]] = {
+LIBRARIES: dict[str, type[Peer]] = {
     "captum-deconv": Ours,
     "captum": Captum,
     "zennit": Zennit,

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import torch
 import torchvision
-from libraries.peers import GUIDED, CannotError, Library, strongest
+from libraries.peers import GUIDED, CannotError, Peer, strongest
 from parts.machine import read_kilobytes, reset_peak, synchronize
 from torch import Tensor
 
@@ -54,7 +54,7 @@ def build_network(
         return model, images, int(model(images)[0].argmax())
 
 
-def ask(library: Library, question: dict[str, Any], ready: tuple[Any, ...]) -> Iterator[object]:
+def ask(library: Peer, question: dict[str, Any], ready: tuple[Any, ...]) -> Iterator[object]:
     """Return the answers to a question, as an iterator."""
     model, images, target = ready
     task, layer, number = question["task"], question["layer"], question["count"]
@@ -103,7 +103,7 @@ def _read_peak(device: torch.device) -> float:
     return read_kilobytes("VmHWM") / 2**10
 
 
-def serve(library: Library, source: TextIO, sink: TextIO) -> None:
+def serve(library: Peer, source: TextIO, sink: TextIO) -> None:
     """Answer questions until there are no more; ``"again"`` goes on with the last one's answers."""
     warnings.simplefilter("ignore")
     ready, made, answers = None, None, iter(())
@@ -124,7 +124,7 @@ def serve(library: Library, source: TextIO, sink: TextIO) -> None:
         print(json.dumps(reply), file=sink, flush=True)
 
 
-def main(library: Library) -> None:
+def main(library: Peer) -> None:
     """Serve on the standard streams; what the library prints goes to the standard error."""
     sink, sys.stdout = sys.stdout, sys.stderr
     serve(library, sys.stdin, sink)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from libraries.peers import Library
+from libraries.peers import Peer
 from torch import Tensor, nn
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -83,7 +83,7 @@ def _sum(tensor: Tensor | None) -> float | None:
     return None if tensor is None else float(tensor.detach().double().sum())
 
 
-def measure(library: Library, method: str, fails: bool) -> dict[str, Any]:
+def measure(library: Peer, method: str, fails: bool) -> dict[str, Any]:
     """Return the names of what is not as it was after a call, and what the call raised."""
     torch.manual_seed(0)
     model, image = Network(fails).train(), torch.randn(2, 3, 8, 8)
@@ -100,7 +100,7 @@ def measure(library: Library, method: str, fails: bool) -> dict[str, Any]:
     return found
 
 
-def run(library: Library, _: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def run(library: Peer, _: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield what is left of each method's call that returns, and of one in which it fails."""
     for when, fails in (("after a call", False), ("after an exception", True)):
         yield when, {method: measure(library, method, fails) for method in library.methods}

@@ -13,20 +13,20 @@ from typing import Any
 import oracle
 import torch
 from libraries.exactness import EXACT, relative_error, shorten
-from libraries.peers import Library
+from libraries.peers import Peer
 from libraries.traps import Small, Trap
 
 THREADS, CALLS, QUICK_CALLS = 8, 500, 40
 JOIN_SECONDS = 120
 
 
-def run(library: Library, _: list[str], quick: bool = False) -> Iterator[tuple[str, Any]]:
+def run(library: Peer, _: list[str], quick: bool = False) -> Iterator[tuple[str, Any]]:
     """Yield what came of the calls, and of one call of each method alone after them."""
     if library.methods:
         yield "calls", count_wrong(library, QUICK_CALLS if quick else CALLS)
 
 
-def count_wrong(library: Library, calls: int) -> dict[str, Any]:
+def count_wrong(library: Peer, calls: int) -> dict[str, Any]:
     """Return how many of the calls were wrong, how many raised, and how many alone afterwards."""
     torch.manual_seed(0)
     model = Small().eval()

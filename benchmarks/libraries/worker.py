@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from libraries import checks, exactness, speed, state, threads
-from libraries.peers import LIBRARIES, Bare, Library
+from libraries.peers import LIBRARIES, Bare, Peer
 
 PARTS: dict[str, Callable[..., Iterator[tuple[str, Any]]]] = {
     "exactness": exactness.run,
@@ -24,7 +24,7 @@ PARTS: dict[str, Callable[..., Iterator[tuple[str, Any]]]] = {
 }
 
 
-def describe(library: Library, name: str) -> dict[str, Any]:
+def describe(library: Peer, name: str) -> dict[str, Any]:
     """Return a library's version, what it offers, and what explains its numbers."""
     try:
         release = version(name)
@@ -40,24 +40,24 @@ def describe(library: Library, name: str) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("library", choices=[*LIBRARIES, "torch"])
+    parser.add_argument("name", choices=[*LIBRARIES, "torch"])
     parser.add_argument("part", choices=[*PARTS, "speed", "describe"])
     parser.add_argument("results", type=Path)
-    parser.add_argument("names", nargs="*")
+    parser.add_argument("networks", nargs="*", metavar="NAME")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    library = Bare() if options.library == "torch" else LIBRARIES[options.library]()
+    library = Bare() if options.name == "torch" else LIBRARIES[options.name]()
     if options.part == "speed":
         speed.main(library)
         return
     if options.part == "describe":
-        results = iter([("description", describe(library, options.library))])
+        results = iter([("description", describe(library, options.name))])
     elif options.part == "threads":
         results = threads.run(library, [], options.quick)
     else:
-        results = PARTS[options.part](library, options.names)
+        results = PARTS[options.part](library, options.networks)
     with options.results.open("a", encoding="utf-8") as file:
         for name, result in results:
             print(json.dumps([name, result]), file=file, flush=True)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "libraries-cpu.json"
 
 
-class Wrong(peers.Library):
+class Wrong(peers.Peer):
     """A library that returns the gradient for every method, and leaves hooks."""
 
     def attribute(self, method, model, inputs, target):
