@@ -18,12 +18,14 @@ so every row is written where it stays: a run that was killed goes on, and sever
 to the same files, with the same bytes in the end.
 
 In reading order: ``layout`` (which bytes are whose), ``samples`` (a data set's images and labels,
-in batches), ``questions`` (what is asked of a batch), ``writing`` (rows to disk, and how far a run
-has come), ``collecting`` (what is asked for), ``reading`` (the collection),
-``pictures`` (a page of it).
+in batches), ``questions`` (what is asked of a batch), ``options`` (what may be asked for), ``job``
+(what is done to every batch), ``planning`` (what the files will hold), ``writing`` (rows to disk,
+and how far a run has come), ``collecting`` (the way through all of it), ``reading`` (the
+collection), ``pictures`` (a page of it).
 """
 
-from captum_deconv.collection.collecting import CollectWarning, collect
+from captum_deconv.collection.collecting import collect
+from captum_deconv.collection.job import CollectWarning
 from captum_deconv.collection.layout import CollectionError
 from captum_deconv.collection.reading import Collection
 
