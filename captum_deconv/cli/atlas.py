@@ -16,9 +16,7 @@ from captum_deconv.cli.feature_maps import (
     NetworkName,
     Projection,
     ScanDevice,
-    Strict,
     Top,
-    WeightsName,
     Workers,
     check_inputs,
     join,
@@ -26,6 +24,7 @@ from captum_deconv.cli.feature_maps import (
     open_folder,
     spell_out,
 )
+from captum_deconv.cli.options import Strict, WeightsName
 
 if TYPE_CHECKING:
     from torch import nn

@@ -15,6 +15,7 @@ from captum_deconv.cli.options import (
     ActivationsOption,
     DeviceName,
     ModelName,
+    WeightsName,
     check_network,
 )
 
@@ -51,15 +52,7 @@ def attribute(
         ),
     ],
     model: ModelName = "resnet50",
-    weights: Annotated[
-        str,
-        typer.Option(
-            "--weights",
-            "-w",
-            help="DEFAULT (the trained ones), none (random, seeded) or a FILE: .safetensors, or a "
-            "state dict saved by torch.save. No pickle is executed.",
-        ),
-    ] = "DEFAULT",
+    weights: WeightsName = "DEFAULT",
     method: Annotated[
         list[Method] | None,
         typer.Option(

@@ -8,16 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from captum_deconv.cli.feature_maps import (
-    Fast,
-    ScanDevice,
-    Strict,
-    WeightsName,
-    Workers,
-    join,
-    load_network,
-)
-from captum_deconv.cli.options import ModelName, check_network
+from captum_deconv.cli.feature_maps import Fast, ScanDevice, Workers, join, load_network
+from captum_deconv.cli.options import IMAGES, AtATime, ModelName, Strict, WeightsName, check_network
 
 if TYPE_CHECKING:
     from captum_deconv.collection import Collection
@@ -45,11 +37,7 @@ class Precision(str, Enum):
 def collect(
     images: Annotated[
         str,
-        typer.Argument(
-            metavar="FOLDER",
-            help="Images, in this folder and those below it; or a pattern in quotes; or a .txt "
-            "with a path on each line.",
-        ),
+        typer.Argument(metavar="FOLDER", help=IMAGES),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FOLDER", help="Gets the collection.")
@@ -94,9 +82,7 @@ def collect(
             "of this size; may be given more than once, in order.",
         ),
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Images computed at a time.")
-    ] = 32,
+    batch_size: AtATime = 32,
     workers: Workers = 0,
     device: ScanDevice = "auto",
     strict: Strict = False,

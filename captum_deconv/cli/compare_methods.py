@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from captum_deconv.cli.console import print_line
-from captum_deconv.cli.options import DeviceName, ModelName, check_network
+from captum_deconv.cli.options import (
+    IMAGES,
+    DeviceName,
+    ModelName,
+    Strict,
+    WeightsName,
+    check_network,
+)
 
 
 def compare_methods(
@@ -17,22 +24,14 @@ def compare_methods(
         typer.Option(
             "--data",
             metavar="FOLDER",
-            help="Images, in this folder and those below it; or a pattern in quotes; or a .txt "
-            "with a path on each line.",
+            help=IMAGES,
         ),
     ],
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FOLDER", help="Gets everything that is written.")
     ],
     model: ModelName = "resnet50",
-    weights: Annotated[
-        str,
-        typer.Option(
-            "--weights",
-            "-w",
-            help="DEFAULT (the trained ones), none (random, seeded) or a FILE, as for attribute.",
-        ),
-    ] = "DEFAULT",
+    weights: WeightsName = "DEFAULT",
     methods: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,9 +55,7 @@ def compare_methods(
     ] = None,
     seed: Annotated[int, typer.Option(help="What all randomness is drawn from.")] = 0,
     device: DeviceName = "auto",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at an image that cannot be read; else skip it.")
-    ] = False,
+    strict: Strict = False,
 ) -> None:
     """Compare methods by what the literature asks of them, two controls among them.
 

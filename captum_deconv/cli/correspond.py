@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from captum_deconv.cli.attribute import load
-from captum_deconv.cli.feature_maps import LayerNames, NetworkName, WeightsName
+from captum_deconv.cli.feature_maps import LayerNames, NetworkName
 from captum_deconv.cli.options import (
     DeviceName,
     Json,
     PictureOut,
+    WeightsName,
     check_network,
     check_results,
     write_figure,

@@ -12,12 +12,11 @@ from captum_deconv.cli.attribute import load
 from captum_deconv.cli.feature_maps import (
     DataFolder,
     NetworkName,
-    WeightsName,
     Workers,
     check_inputs,
     open_folder,
 )
-from captum_deconv.cli.options import DeviceName, write_figure, write_json
+from captum_deconv.cli.options import AtATime, DeviceName, WeightsName, write_figure, write_json
 
 if TYPE_CHECKING:
     from captum_deconv.experiments import Diagnosis
@@ -43,9 +42,7 @@ def diagnose(
             help="Layers of activations and convolutions to look at; all where left out.",
         ),
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Images computed at a time.")
-    ] = 16,
+    batch_size: AtATime = 16,
     workers: Workers = 0,
     device: DeviceName = "auto",
 ) -> None:

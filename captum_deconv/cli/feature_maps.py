@@ -46,14 +46,6 @@ NetworkName = Annotated[
         show_default=True,
     ),
 ]
-WeightsName = Annotated[
-    str,
-    typer.Option(
-        "--weights",
-        "-w",
-        help="DEFAULT (the trained ones), none (random, seeded) or a FILE, as for attribute.",
-    ),
-]
 LayerNames = Annotated[
     list[str],
     typer.Option(
@@ -105,9 +97,6 @@ Checkpoint = Annotated[
         help="Keeps what was found so far: the same command, started again after it was "
         "killed, goes on from there.",
     ),
-]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Stop at an image that cannot be read; else skip it.")
 ]
 Fast = Annotated[
     bool,

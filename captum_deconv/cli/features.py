@@ -19,9 +19,7 @@ from captum_deconv.cli.feature_maps import (
     ScanDevice,
     SeedName,
     Seeds,
-    Strict,
     Top,
-    WeightsName,
     Workers,
     check_checkpoint,
     check_inputs,
@@ -30,7 +28,7 @@ from captum_deconv.cli.feature_maps import (
     show,
     spell_out,
 )
-from captum_deconv.cli.options import parse_channels
+from captum_deconv.cli.options import Strict, WeightsName, parse_channels
 
 INDEX = "index.safetensors"
 """What the index is called in the folder."""

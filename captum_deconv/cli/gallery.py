@@ -17,7 +17,6 @@ from captum_deconv.cli.feature_maps import (
     ScanDevice,
     SeedName,
     Seeds,
-    WeightsName,
     Workers,
     check_inputs,
     join,
@@ -26,7 +25,7 @@ from captum_deconv.cli.feature_maps import (
     show,
     spell_out,
 )
-from captum_deconv.cli.options import parse_channels
+from captum_deconv.cli.options import WeightsName, parse_channels
 
 if TYPE_CHECKING:
     from captum_deconv.features import ActivationIndex

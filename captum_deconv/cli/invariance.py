@@ -8,11 +8,14 @@ from typing import Annotated
 import typer
 
 from captum_deconv.cli.attribute import load
-from captum_deconv.cli.feature_maps import LayerNames, NetworkName, WeightsName
+from captum_deconv.cli.feature_maps import LayerNames, NetworkName
 from captum_deconv.cli.options import (
+    AtATime,
     DeviceName,
     Json,
     PictureOut,
+    TrueClass,
+    WeightsName,
     check_network,
     check_results,
     write_figure,
@@ -29,23 +32,13 @@ def invariance(
     out: PictureOut,
     model: NetworkName = "embedded",
     weights: WeightsName = "DEFAULT",
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target",
-            "-t",
-            metavar="auto|INT|LABEL",
-            help="The true class of all; each photograph's likeliest where left out.",
-        ),
-    ] = None,
+    target: TrueClass = None,
     steps: Annotated[
         int | None,
         typer.Option(min=2, metavar="N", help="Values of each kind; 25, 17 and 36 where left out."),
     ] = None,
     json: Json = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Images computed at a time.")
-    ] = 16,
+    batch_size: AtATime = 16,
     device: DeviceName = "auto",
 ) -> None:
     """Move, enlarge and turn photographs, and draw how far their features go.

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from captum_deconv.cli.attribute import load
-from captum_deconv.cli.feature_maps import NetworkName, WeightsName, open_folder
+from captum_deconv.cli.feature_maps import NetworkName, open_folder
 from captum_deconv.cli.options import (
     DeviceName,
     Json,
     PictureOut,
+    TrueClass,
+    WeightsName,
     check_network,
     check_results,
     write_figure,
@@ -36,15 +38,7 @@ def occlude(
     stride: Annotated[
         int, typer.Option(min=1, metavar="PIXELS", help="How far the square moves.")
     ] = 5,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            "--target",
-            "-t",
-            metavar="auto|INT|LABEL",
-            help="The true class: its number or name; the likeliest where left out.",
-        ),
-    ] = None,
+    target: TrueClass = None,
     channel: Annotated[
         int | None,
         typer.Option(min=0, metavar="N", help="The feature map; the strongest one where left out."),

@@ -32,6 +32,34 @@ ModelName = Annotated[
         show_default=True,
     ),
 ]
+WeightsName = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        "-w",
+        help="DEFAULT (the trained ones), none (random, seeded) or a FILE: .safetensors, or a "
+        "state dict saved by torch.save. No pickle is executed.",
+    ),
+]
+IMAGES = (
+    "Images, in this folder and those below it; or a pattern in quotes; or a .txt with a path on "
+    "each line."
+)
+"""The help of what takes folders, patterns and lists of photographs."""
+
+TrueClass = Annotated[
+    str | None,
+    typer.Option(
+        "--target",
+        "-t",
+        metavar="auto|INT|LABEL",
+        help="The true class: its number or name; each photograph's likeliest where left out.",
+    ),
+]
+AtATime = Annotated[int, typer.Option(min=1, metavar="N", help="Images computed at a time.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at an image that cannot be read; else skip it.")
+]
 ActivationsOption = Annotated[
     Activations,
     typer.Option(help="What the rules apply to: ReLUs, leaky ones too, or smooth ones too."),

@@ -15,15 +15,14 @@ from captum_deconv.cli.feature_maps import (
     LayerNames,
     NetworkName,
     ScanDevice,
-    Strict,
     Top,
-    WeightsName,
     Workers,
     check_checkpoint,
     check_inputs,
     join,
     scan_folder,
 )
+from captum_deconv.cli.options import Strict, WeightsName
 
 
 def scan(
