@@ -87,7 +87,6 @@ def write_page(
                     "number": number,
                     "class": categories[target] if categories else str(target),
                     "maps": shown,
-                    "values": _list_values(comparison, name),
                 }
             )
         page.render(
@@ -99,6 +98,7 @@ def write_page(
             arrows=ARROWS,
             cells=[_list_cells(comparison, method) for method in methods],
             rows=rows,
+            data=[_list_values(comparison, row["name"]) for row in rows],
             count=len(comparison.targets),
             about=about,
         )

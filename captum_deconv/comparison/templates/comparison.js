@@ -1,4 +1,4 @@
-const metrics = document.getElementById("metrics");
+const metrics = byId("metrics");
 const headings = [...metrics.tHead.rows[0].cells];
 
 function sortRows(body, value, descending) {
@@ -24,15 +24,15 @@ headings.forEach((heading, column) => {
   });
 });
 
-const images = document.getElementById("maps").tBodies[0];
+const images = byId("maps").tBodies[0];
 [...images.rows].forEach((row, number) => { row.dataset.number = number; });
-const by = document.getElementById("by");
-const of = document.getElementById("of");
+const by = byId("by");
+const of = byId("of");
 
 function sortImages() {
   const read = (row) => by.value === ""
     ? Number(row.dataset.number)
-    : JSON.parse(row.dataset.values)[Number(of.value)][Number(by.value)];
+    : data[Number(row.dataset.number)][Number(of.value)][Number(by.value)];
   sortRows(images, read, by.value !== "");
 }
 

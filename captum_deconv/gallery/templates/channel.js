@@ -69,3 +69,22 @@ dialog.addEventListener("keydown", (event) => {
   event.preventDefault();
   cells[to].focus();
 });
+
+/* The filter: numbers and ranges are channels, "dead" says what they are, and every other word must be
+   in one of the names that a row has. */
+const hideDead = byId("hide-dead");
+const findBy = (read) => (words) => {
+  const ranges = [], rest = [];
+  for (const word of words) {
+    const found = /^(\d+)(?:(?:-|\.\.)(\d+))?$/.exec(word);
+    if (found) ranges.push([+found[1], +(found[2] ?? found[1])]);
+    else rest.push(word);
+  }
+  return (row) => {
+    const { channel, dead, hasName } = read(row);
+    if (hideDead.checked && dead) return false;
+    if (ranges.length && !ranges.some(([a, b]) => channel >= a && channel <= b)) return false;
+    return rest.every((word) => word === "dead" ? dead
+      : hasName((name) => (name ?? "").toLowerCase().includes(word)));
+  };
+};

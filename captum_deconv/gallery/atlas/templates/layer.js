@@ -1,7 +1,7 @@
 /* A row is [number, strongest, dead, selectivity, samples, labels]. What else there is to a channel
    stands below this script, in parts, so that the grid does not wait for it; it stays text until it is
    looked at. */
-const hideDead = byId("hide-dead"), order = byId("order"), PART = data.part;
+const order = byId("order"), PART = data.part;
 const small = Math.max(...data.cell) <= 32;
 const folderOf = (row) => `${data.folder}/part-${Math.floor(row / PART)}`;
 
@@ -31,24 +31,11 @@ const card = (row) => {
   return button;
 };
 
-/* The filter: numbers and ranges are channels; other words must be in a file's name or a label. */
-const say = (name) => (name ?? "").toLowerCase();
-const find = (words) => {
-  const ranges = [], rest = [];
-  for (const word of words) {
-    const found = /^(\d+)(?:(?:-|\.\.)(\d+))?$/.exec(word);
-    if (found) ranges.push([+found[1], +(found[2] ?? found[1])]);
-    else rest.push(word);
-  }
-  return (row) => {
-    const [channel, , dead, , samples, labels] = data.rows[row];
-    if (hideDead.checked && dead) return false;
-    if (ranges.length && !ranges.some(([a, b]) => channel >= a && channel <= b)) return false;
-    return rest.every((word) => word === "dead" ? dead
-      : samples.some((sample) => say(data.names[sample]).includes(word))
-        || labels.some((label) => say(data.labels[label]).includes(word)));
-  };
-};
+const find = findBy((row) => {
+  const [channel, , dead, , samples, labels] = data.rows[row];
+  return { channel, dead, hasName: (fits) => samples.some((sample) => fits(data.names[sample]))
+    || labels.some((label) => fits(data.labels[label])) };
+});
 const places = new Map(data.similar.map((row, place) => [row, place]));
 const sort = (rows) => {
   const by = { number: (row) => row, strength: (row) => -data.rows[row][1],
