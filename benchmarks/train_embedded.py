@@ -7,6 +7,7 @@ accuracy is that on plain crops of the right 30 %, of which it saw no pixel:
     python benchmarks/train_embedded.py
 
 writes the weights and the checkpoints into the package and a record into `benchmarks/results/`.
+With `--plain` or `--radius`, which are other recipes, the weights go below `build/`.
 
 What is learned is seeded, and runs in one thread. The same processor and versions give the same
 weights; another processor adds up in another order, and its weights differ, first in their last
@@ -53,6 +54,7 @@ from captum_deconv.experiments.renormalisation import measure_rms
 from captum_deconv.sources import embedded
 
 RESULTS = Path(__file__).parent / "results"
+BUILD = Path(__file__).parents[1] / "build" / "embedded"
 TRAINED_SHARE = 0.7
 CROP = 64
 CROPS_PER_PHOTOGRAPH = 4
@@ -314,19 +316,26 @@ def train(
         loss.backward()
         optimizer.step()
         schedule.step()
-        if step % 50 == 0 or step == 1:
-            right = (scores.argmax(1) == classes).float().mean()
-            largest = measure_rms(network.conv1.weight).max()
-            print(
-                f"step {step:5d}  loss {loss:.3f}  right {right:.2f}  "
-                f"roughness {rough.mean():.2f}  largest filter {largest:.3f}  "
-                f"{time.perf_counter() - begun:.0f} s",
-                flush=True,
-            )
+        more = f"  roughness {rough.mean():.2f}  {time.perf_counter() - begun:.0f} s"
+        tell(step, network, loss, scores, classes, more)
         if step in keep:
             settle_norms(network, Crops(photographs, seed + 1), 40 if step == steps else 10)
             kept[step] = fold(network).state_dict()
     return kept
+
+
+def tell(
+    step: int, network: nn.Module, loss: Tensor, scores: Tensor, classes: Tensor, more: str = ""
+) -> None:
+    """Print now and then how far the training has come."""
+    if step % 50 and step != 1:
+        return
+    right = (scores.argmax(1) == classes).float().mean()
+    largest = measure_rms(network.conv1.weight).max()
+    print(
+        f"step {step:5d}  loss {loss:.3f}  right {right:.2f}  largest filter {largest:.3f}{more}",
+        flush=True,
+    )
 
 
 def train_plainly(
@@ -351,10 +360,7 @@ def train_plainly(
         loss.backward()
         optimizer.step()
         schedule.step()
-        if step % 50 == 0 or step == 1:
-            right = (scores.argmax(1) == classes).float().mean()
-            largest = measure_rms(network.conv1.weight).max()
-            print(f"step {step:5d}  loss {loss:.3f}  right {right:.2f}  {largest:.3f}", flush=True)
+        tell(step, network, loss, scores, classes)
     return {steps: {name: value.detach().half() for name, value in network.state_dict().items()}}
 
 
@@ -392,6 +398,17 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def choose_files(options: argparse.Namespace) -> None:
+    """Choose what was left out: the package's files for its own recipe, and others for the rest."""
+    name, weights, training = "training", embedded.WEIGHTS, embedded.TRAINING
+    if options.plain or options.radius is not None:
+        name = "plain" if options.radius is None else "renormalised"
+        weights, training = (BUILD / f"{name}{end}.safetensors" for end in ("", "-steps"))
+    options.weights = options.weights or weights
+    options.training = options.training or training
+    options.out = options.out or RESULTS / f"embedded-{name}.json"
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=1600)
@@ -399,10 +416,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--radius", type=float, help="renormalise filters above this RMS to it")
     parser.add_argument("--plain", action="store_true", help="without batch norms and prices")
-    parser.add_argument("--weights", type=Path, default=embedded.WEIGHTS)
-    parser.add_argument("--training", type=Path, default=embedded.TRAINING)
-    parser.add_argument("--out", type=Path, default=RESULTS / "embedded-training.json")
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--training", type=Path)
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
+    choose_files(options)
     torch.set_num_threads(options.threads)
     photographs = read_photographs()
     begun, begun_cpu = time.perf_counter(), time.process_time()

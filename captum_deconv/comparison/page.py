@@ -54,7 +54,7 @@ def write_page(
     names = list(comparison.targets)[:most]
     about = comparison.cells.about
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    rows = []
+    rows: list[dict[str, Any]] = []
     with replace_page(Path(folder)) as page:
         for number, (name, image) in enumerate(_read_named(comparison, data)):
             if number == len(names):

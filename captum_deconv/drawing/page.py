@@ -6,7 +6,7 @@ is complete before ``index.html`` is replaced, in one step, by a page that point
 one goes last: whoever opens the page, or kills this process, at any moment, finds the old page or
 the new one.
 
-A room's own template extends ``base.html`` here, or ``page.html``: a grid of cards, a filter, a dialog.
+A room's own template extends ``base.html`` here, or ``page.html``: cards, a filter, a dialog.
 """
 
 from __future__ import annotations
