@@ -52,9 +52,7 @@ def read_diagnosis() -> dict[str, str]:
         "renormalised": "renormalised",
     }
     for name, key in names.items():
-        # A network that was not diagnosed yet has no numbers, which the table says.
-        said = describe(trained.get(name, trained["plain"]))
-        said = said if name in trained else dict.fromkeys(said, "not measured")
+        said = describe(trained[name])
         numbers |= {f"{key}_{what}": text for what, text in said.items()}
     for name in ("plain", "renormalised"):
         run = json.loads((RESULTS / f"embedded-{name}.json").read_text(encoding="utf-8"))
@@ -65,7 +63,7 @@ def read_diagnosis() -> dict[str, str]:
 def describe(found: dict[str, Any]) -> dict[str, str]:
     """Return a diagnosis's numbers as text."""
     counts = found["channels or filters with"]
-    rms = found.get("rms of the first layer's filters")
+    rms = found["rms of the first layer's filters"]
     gap = "not measured" if found["gap"] is None else f"{found['gap']:.2g}"
     return {
         **{fault: f"{counts[fault]:,}" for fault in counts},
@@ -76,5 +74,5 @@ def describe(found: dict[str, Any]) -> dict[str, str]:
         "findings": str(sum(found["findings"].values())),
         "gap": gap,
         "grid": f"{found['unevenness']:.2f}",
-        **({} if rms is None else {key: f"{rms[key]:.3f}" for key in ("median", "largest")}),
+        **{key: f"{rms[key]:.3f}" for key in ("median", "largest")},
     }

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deconv.engine import modes, rectifiers
+from captum_deconv.engine.structures import list_tensors
 from captum_deconv.experiments.watching import watched
 from captum_deconv.features.batches import plan_batches, read_batches
 
@@ -98,7 +99,7 @@ def find_activations(model: nn.Module, image: Tensor) -> list[Call]:
         finally:
             for handle in handles:
                 handle.remove()
-        found = rectifiers.survey(list(_tensors(result)), [leaf], "all")
+        found = rectifiers.survey([t for _, t in list_tensors(result)], [leaf], "all")
         families = {rectifier.node: rectifier.family for rectifier in found.rectifiers}
         calls, counts, taken = [], Counter[str](), set()
         for name, node in outputs:
@@ -118,16 +119,6 @@ def _is_linear(node: Any) -> bool:
     if node is not None and node.name().startswith("Add"):  # a bias added by itself
         return _is_linear(node.next_functions[0][0])
     return node is not None and bool(node.name().startswith(_CHANNELS_LAST))
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _tensors(part)
-    elif isinstance(value, dict):
-        yield from _tensors(list(value.values()))
 
 
 def measure_channels(

@@ -334,7 +334,7 @@ def _find_behind(model: nn.Module, first: str, image: Tensor) -> str | None:
     """Find the layer that sees least of those that see what another convolution adds."""
     seen = find_field(model, first, image[0])
     names = [name for name, _ in model.named_modules()]
-    best: tuple[int, str] | None = None
+    wide: dict[str, int] = {}
     for name in names[names.index(first) + 1 :][:_LOOKED_AT]:
         module = model.get_submodule(name)
         if type(module) in (nn.ModuleList, nn.ModuleDict):
@@ -355,9 +355,5 @@ def _find_behind(model: nn.Module, first: str, image: Tensor) -> str | None:
             size >= own + 2 * by
             for size, own, by in zip(field_of.size, seen.size, seen.stride, strict=True)
         ):
-            best = min(best or (field_of.size[0], name), (field_of.size[0], name), key=_by_size)
-    return None if best is None else best[1]
-
-
-def _by_size(candidate: tuple[int, str]) -> int:
-    return candidate[0]
+            wide[name] = field_of.size[0]
+    return min(wide, key=wide.__getitem__, default=None)
