@@ -159,3 +159,19 @@ def test_a_mask_is_a_box_of_any_shape(spot, squares):
         assert metric(cases[0]) == metric(cases[1])
     mask[0, 0] = True
     assert localisation.inside(cases[0]) != localisation.inside(cases[1])
+
+
+def test_what_is_in_the_box_beside_what_chance_puts_there(spot, squares):
+    case = make_case(spot, squares[0][0])
+    case.box = (3, 5, 11, 9)
+    weights = torch.ones(24, 24)
+    weights[5:9, 3:11] = 3
+    vars(case)["weights"] = weights  # what the method would have to give
+    area = 8 * 4 / 24**2
+    share = 3 * area / (3 * area + 1 - area)
+    found = localisation.inside(case)
+    assert found == pytest.approx({"share": share, "box": area, "over box": share / area})
+    assert localisation.pointing(case) == {"hit": 1.0}
+    vars(case)["weights"] = 4 - weights
+    assert localisation.inside(case)["over box"] < 1
+    assert localisation.pointing(case) == {"hit": 0.0}
