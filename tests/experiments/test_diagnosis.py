@@ -84,6 +84,15 @@ def test_half_saturated_is_not_saturated(bounded):
     assert not any(fault == "saturated" for fault, _ in faults_of(network))
 
 
+def test_near_its_largest_value_is_not_at_its_bound():
+    network = build(nn.ReLU6)
+    with torch.no_grad():
+        network[0].weight *= 0.1
+        network[0].weight[3] *= 0.1
+        network[0].bias[3] = 4.0  # from about 3 to 5 everywhere, and never at 6
+    assert not any(fault == "saturated" for fault, _ in faults_of(network))
+
+
 def test_channels_that_fire_on_borders_only():
     network = build()
     with torch.no_grad():
