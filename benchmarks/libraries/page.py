@@ -28,7 +28,8 @@ library in a process of its own. All of it is measured again by
     make bench-libraries
 
 which installs the others where they are missing, each into an environment of its own beside the
-same torch.
+same torch. Not here: zennit-crp, whose rules are those of zennit, of an older release that it pins
+(0.4.6), and whose heatmaps are summed over the channels.
 """
 
 EXACTNESS = """\
