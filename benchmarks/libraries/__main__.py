@@ -323,7 +323,7 @@ def main() -> None:
             run_speed(runner)
         else:
             run_part(runner, part)
-        write_page(options.page, runner.record.content)
+    write_page(options.page, runner.record.content)
     whole = {"exactness", "state", "threads"} <= set(runner.record.content)
     if whole and options.out == OUT:
         write_table("libraries", summarise(runner.record.content))
