@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-all lint bench bench-libraries bench-methods bench-methods-smoke docs axe clean
+.PHONY: demo test test-all lint bench bench-libraries bench-methods bench-methods-smoke docs clean
 
 demo: $(READY)  ## a cat, three methods, and what excites two networks' feature maps; in demo/
 	$(BIN)/captum-deconv demo --out demo
@@ -14,10 +14,6 @@ test: $(READY)  ## the tests, GPU ones skipped where there is none
 
 test-all: $(READY)  ## every test, the slow ones too
 	$(BIN)/python -m pytest -n 2
-
-axe:  ## axe-core, from npm, for the tests of the pages; they are skipped where it is missing
-	mkdir -p build/axe
-	cd build/axe && npm pack --silent axe-core@4.14.1 && tar -xzf axe-core-4.14.1.tgz
 
 lint: $(READY)  ## style, types, import layers, docstrings
 	$(BIN)/ruff check .

@@ -91,6 +91,6 @@ def test_the_page_on_collections_has_the_committed_numbers():
 def test_atlas(tmp_path):
     pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
     result = run("atlas", tmp_path)
-    assert 0 < result["networks"]["embedded"]["share"] < 1
+    assert 0 < result["networks"]["embedded, 2 channels a layer"]["share"] < 1
     assert result["page"]["layer"]["heap_megabytes"] < 150
     assert result["kills"]["different"] == []

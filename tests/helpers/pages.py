@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -33,15 +32,17 @@ def browser():
         chromium.close()
 
 
-def find_axe() -> str:
-    """Return axe-core's script, which finds what a screen reader stumbles over.
-
-    It comes from npm (`make axe`) and is no part of the repository.
-    """
-    place = Path(__file__).parents[2] / "build" / "axe" / "package" / "axe.min.js"
-    if not place.exists():
-        pytest.skip("axe-core is not there: make axe")
-    return place.read_text(encoding="utf-8")
+def find_barriers(page) -> dict[str, list[str]]:
+    """Return what a screen reader stumbles over, by axe-core: the rules broken, and where."""
+    axe = pytest.importorskip(
+        "axe_playwright_python.sync_playwright", reason="axe is not installed"
+    )
+    found = axe.Axe().run(page).response["violations"]
+    return {
+        each["id"]: [node["html"][:120] for node in each["nodes"][:3]]
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    }
 
 
 @dataclass

@@ -52,7 +52,7 @@ const browse = ({ noun, link, find, draw, number, count, card, sort = (rows) => 
     follow();
     byId("count").textContent = shown.length === items.length ? `${items.length} ${noun}s`
       : `${shown.length} of ${items.length} ${noun}s`;
-    byId("nothing").hidden = shown.length > 0;
+    byId("nothing").hidden = shown.length > 0 || !filter.value;
   };
 
   /* The grid is one stop of the Tab key, and arrows move inside it. */
@@ -62,7 +62,11 @@ const browse = ({ noun, link, find, draw, number, count, card, sort = (rows) => 
     cardOf(current = to).tabIndex = 0;
   };
   const visit = (to) => {
-    if (!shown.includes(to)) return filter.focus();
+    if (!shown.includes(to)) {
+      // The dialog gave the focus back to the link that opened it, if there was one.
+      if (document.activeElement === document.body) filter.focus();
+      return;
+    }
     around(() => shown.indexOf(to));
     rove(to);
     cardOf(to).focus();

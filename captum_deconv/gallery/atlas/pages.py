@@ -166,7 +166,7 @@ class _Layer:
             "about": atlas.about,
             "cards": [],
             "parts": [self.details[n : n + PART] for n in range(0, len(self.details), PART)],
-            "dead": layer.dead,
+            "dead": [row[0] for row in self.rows if row[2]],
             "views": views,
             "cell": self.cell,
             "image": self.image,

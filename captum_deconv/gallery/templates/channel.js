@@ -71,9 +71,8 @@ dialog.addEventListener("keydown", (event) => {
 });
 
 /* The filter: numbers and ranges are channels, "dead" says what they are, and every other word must be
-   in one of the names that a row has. */
-const hideDead = byId("hide-dead");
-const findBy = (read) => (words) => {
+   in one of the names that a row has. Dead rows are left out where `hides` says so. */
+const findBy = (read, hides) => (words) => {
   const ranges = [], rest = [];
   for (const word of words) {
     const found = /^(\d+)(?:(?:-|\.\.)(\d+))?$/.exec(word);
@@ -82,7 +81,7 @@ const findBy = (read) => (words) => {
   }
   return (row) => {
     const { channel, dead, hasName } = read(row);
-    if (hideDead.checked && dead) return false;
+    if (dead && hides(words)) return false;
     if (ranges.length && !ranges.some(([a, b]) => channel >= a && channel <= b)) return false;
     return rest.every((word) => word === "dead" ? dead
       : hasName((name) => (name ?? "").toLowerCase().includes(word)));

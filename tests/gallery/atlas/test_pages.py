@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlparse
 
 import pytest
 from atlases import LABELS, NAMES, Pictures, make
-from pages import DESK, HOSTILE, PHONE, count_shown, find_axe, open_page
+from pages import DESK, HOSTILE, PHONE, count_shown, find_barriers, open_page
 
 pytestmark = pytest.mark.browser
 
@@ -287,18 +287,32 @@ def test_the_order(visit, atlas):
     values = atlas.index.values["stem"][:, 0]
     alive = [0, 1, 2, 3, 4]
     page.select_option("#order", "strength")
-    assert order() == [*sorted(alive, key=lambda c: -float(values[c])), 5], "the dead come last"
+    assert order() == sorted(alive, key=lambda c: -float(values[c]))
     page.select_option("#order", "selectivity")
     selectivity = atlas.spread("stem").selectivity
-    assert order() == [*sorted(alive, key=lambda c: -round(float(selectivity[c]), 3)), 5]
+    assert order() == sorted(alive, key=lambda c: -round(float(selectivity[c]), 3))
     page.select_option("#order", "similarity")
     similar = [channel for channel in atlas.spread("stem").order() if channel != 5]
-    assert order() == [*similar, 5]
-    page.check("#hide-dead")
     assert order() == similar
     page.fill("#filter", "plain")
     labels = atlas.spread("stem").labels
     assert order() == [c for c in similar if 3 in [label for label, *_ in labels[c]]]
+
+
+def test_the_dead_stand_apart(visit):
+    page = visit("layer-stem.html")
+    dead = page.locator(".apart a")
+    assert dead.all_inner_texts() == ["5"]
+    assert find_card(page, 5).count() == 0
+    assert page.locator("#count").inner_text() == "5 of 6 channels"
+    dead.press("Enter")
+    assert page.locator("#channel-title").inner_text() == "Channel 5"
+    assert "dead" in page.locator("#channel-note").inner_text()
+    page.keyboard.press("Escape")
+    assert dead.evaluate("link => link === document.activeElement")
+    page.fill("#filter", "dead")
+    assert page.locator(".card b").all_text_contents() == ["5"]
+    assert not dead.is_visible(), "they are not shown twice"
 
 
 def test_the_pointer_turns_a_card_to_its_projection(visit):
@@ -336,25 +350,14 @@ def test_a_phone_needs_no_sideways_scrolling(visit, name):
 @pytest.mark.parametrize("name", PAGES)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(visit, name, scheme):
-    axe = find_axe()
-    page = visit(name, color_scheme=scheme, viewport=DESK)
-    page.evaluate(axe)
-    found = page.evaluate("axe.run().then((found) => found.violations)")
-    serious = [
-        (each["id"], [node["html"][:120] for node in each["nodes"][:3]])
-        for each in found
-        if each["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
+    assert find_barriers(visit(name, color_scheme=scheme, viewport=DESK)) == {}
 
 
 def test_axe_would_find_something(visit):
     """The control: a picture without words, and faint text."""
     page = visit("pictures.html")
-    page.evaluate(find_axe())
     page.evaluate(
         "document.querySelector('h1').innerHTML ="
         '\'<img src="data:,"><b style="color: #eee">too faint to read\''
     )
-    found = page.evaluate("axe.run().then((found) => found.violations.map((each) => each.id))")
-    assert {"image-alt", "color-contrast"} <= set(found)
+    assert {"image-alt", "color-contrast"} <= set(find_barriers(page))

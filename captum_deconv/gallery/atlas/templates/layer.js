@@ -35,7 +35,7 @@ const find = findBy((row) => {
   const [channel, , dead, , samples, labels] = data.rows[row];
   return { channel, dead, hasName: (fits) => samples.some((sample) => fits(data.names[sample]))
     || labels.some((label) => fits(data.labels[label])) };
-});
+}, (words) => !words.length);
 const places = new Map(data.similar.map((row, place) => [row, place]));
 const sort = (rows) => {
   const by = { number: (row) => row, strength: (row) => -data.rows[row][1],
@@ -97,7 +97,6 @@ const draw = (row) => {
 
 const { apply } = browse({ noun: "channel", link: "channel", find, draw, sort, card,
   count: data.rows.length, number: (row) => data.rows[row][0] });
-hideDead.addEventListener("change", apply);
 order.addEventListener("change", apply);
 for (const radio of document.getElementsByName("view")) {
   radio.addEventListener("change", () => byId("grid").classList.toggle("turned", radio.value !== "0"));
