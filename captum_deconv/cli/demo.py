@@ -25,8 +25,9 @@ def demo(
 
     A photograph of a cat by all methods, with a trained EfficientNet-Lite0; what excites a layer
     of the network that comes along, and a layer of EfficientNet-Lite0; the first of these at six
-    moments of its training; an atlas of all its layers; and what it makes of a photograph with a
-    part covered, of photographs that are moved, and what is wrong with it. It takes about a minute.
+    moments of its training; an atlas of all its layers; what it makes of a photograph with a part
+    covered, of photographs that are moved, and of the parts of faces; and what is wrong with it. It
+    takes about a minute.
 
     Nothing is downloaded: networks and photographs come with this package and with those of the
     extra "demo".
@@ -59,6 +60,7 @@ def demo(
     for what, show_it in (
         ("a photograph, occluded", demo_experiments.show_occlusion),
         ("photographs, moved", demo_experiments.show_invariance),
+        ("parts of faces, masked", demo_experiments.show_correspondence),
         ("embedded: diagnosis", demo_experiments.show_diagnosis),
     ):
         made.append((what, show_it(out, chosen)))

@@ -1,15 +1,18 @@
-"""What the demo shows of the paper's experiments, on the embedded network."""
+"""What the demo shows of the paper's experiments."""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from PIL import Image
 
 from captum_deconv import experiments
 from captum_deconv.drawing.figures import save_figure
 from captum_deconv.experiments import watching
+from captum_deconv.experiments.correspondence_figure import draw_correspondence
 from captum_deconv.experiments.diagnosis_figure import draw_diagnosis
 from captum_deconv.experiments.invariance_figure import draw_invariance
 from captum_deconv.experiments.occlusion_figure import draw_occlusion
@@ -17,7 +20,7 @@ from captum_deconv.gallery.files import describe
 from captum_deconv.sources.datasets import PhotographTiles, read_photograph
 from captum_deconv.sources.embedded import prepare_tile
 from captum_deconv.sources.models import load_model
-from captum_deconv.sources.names import EMBEDDED
+from captum_deconv.sources.names import EMBEDDED, LITE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,6 +28,14 @@ if TYPE_CHECKING:
 _PHOTOGRAPHS = ("rocket", "astronaut", "coffee", "motorcycle", "chelsea")
 _MOVED = _PHOTOGRAPHS[:3]
 _TILE = 64
+_FACES = (1, 2, 3, 6, 7, 8)
+_PARTS = {
+    "left eye": (6, 3, 11, 9),
+    "right eye": (6, 12, 11, 18),
+    "nose": (10, 8, 16, 14),
+    "mouth": (16, 6, 21, 15),
+}
+"""Rows and columns of 25 x 25: the faces of Labeled Faces in the Wild are aligned."""
 
 
 def show_occlusion(folder: Path, device: torch.device) -> Path:
@@ -84,6 +95,19 @@ def show_invariance(folder: Path, device: torch.device) -> Path:
         about=f"{loaded.name} ({loaded.weights}).",
     )
     return _save(figure, folder / "invariance.png")
+
+
+def show_correspondence(folder: Path, device: torch.device) -> Path:
+    """Ask EfficientNet-Lite0 whether faces have parts; as :func:`show_occlusion`."""
+    loaded = load_model(LITE, device=device)
+    photographs: Any = importlib.import_module("skimage.data")
+    pixels = (255 * photographs.lfw_subset()).astype("uint8")
+    faces = {f"face {n}": Image.fromarray(pixels[n]).convert("RGB") for n in _FACES}
+    boxes = {part: dict.fromkeys(faces, box) for part, box in _PARTS.items()}
+    layers = ["_blocks.4._swish", "_blocks.10._swish"]
+    found = experiments.correspond(loaded.model, loaded.preprocess, faces, boxes, layers, draws=4)
+    about = f"{loaded.name} ({loaded.weights})."
+    return _save(draw_correspondence(found, faces, boxes, about=about), folder / "parts.png")
 
 
 def show_diagnosis(folder: Path, device: torch.device) -> Path:
