@@ -10,7 +10,34 @@ FAULTS = ("dead", "saturated", "border", "uncut", "copies", "frequencies", "alia
 
 def read() -> dict[str, str]:
     """Return what the text quotes, by name."""
-    return read_occlusion() | read_diagnosis()
+    return read_atlas() | read_occlusion() | read_diagnosis()
+
+
+def read_atlas() -> dict[str, str]:
+    """Return what an atlas takes, and how its pages behave."""
+    record = json.loads((RESULTS / "atlas-cpu.json").read_text(encoding="utf-8"))
+    rows = [
+        f"| {key.partition(',')[0]} ({found['weights'].partition(',')[0]}) | {len(found['layers'])} "
+        f"| {found['channels']:,} ({found['channels_a_layer']} a layer) | {found['minutes']:.1f} "
+        f"| {found['megabytes']:.0f} | {found['share']:.0%} |"
+        for key, found in record["networks"].items()
+    ]
+    page, kills = record["page"], record["kills"]
+    return {
+        "atlas_table": "\n".join(
+            [
+                "| network (weights) | layers | channels | minutes | MB | bare forward |",
+                "|---|---|---|---|---|---|",
+                *rows,
+            ]
+        ),
+        "atlas_channels": f"{page['channels']:,}",
+        "atlas_first": f"{page['layer']['seconds']:.2f}",
+        "atlas_heap": f"{page['layer']['heap_megabytes']:.0f}",
+        "atlas_kills": str(kills["kills"]),
+        "atlas_files": str(kills["files"]),
+        "atlas_different": str(len(kills["different"]) or "none"),
+    }
 
 
 def read_occlusion() -> dict[str, str]:
