@@ -2,7 +2,7 @@
 
 * `networks`: EfficientNet-Lite0 (the trained weights of its package) and VGG-16 (random weights,
   seed 0: no trained ones come as a package) over 500 tiles of photographs at 224 x 224, the first
-  32 channels of each layer that `auto` chooses and all of them, by deconvnet and guided backprop.
+  32 channels of each layer that `auto` chooses and all of them (hours), by deconvnet and guided backprop.
   Seconds by the clock and of the processor; `share` is the processor seconds of a bare forward pass
   over the images, of all.
 * `page`: a layer of 20,000 channels, whose pictures are all of one kind, in headless Chromium: when

@@ -17,9 +17,9 @@ def read_atlas() -> dict[str, str]:
     """Return what an atlas takes, and how its pages behave."""
     record = json.loads((RESULTS / "atlas-cpu.json").read_text(encoding="utf-8"))
     rows = [
-        f"| {key.partition(',')[0]} ({found['weights'].partition(',')[0]}) | {len(found['layers'])} "
-        f"| {found['channels']:,} ({found['channels_a_layer']} a layer) | {found['minutes']:.1f} "
-        f"| {found['megabytes']:.0f} | {found['share']:.0%} |"
+        f"| {key.partition(',')[0]} ({found['weights'].partition(',')[0]}) "
+        f"| {len(found['layers'])} | {found['channels']:,} ({found['channels_a_layer']} a layer) "
+        f"| {found['minutes']:.1f} | {found['megabytes']:.0f} | {found['share']:.0%} |"
         for key, found in record["networks"].items()
     ]
     page, kills = record["page"], record["kills"]

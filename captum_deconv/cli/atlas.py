@@ -14,7 +14,6 @@ from captum_deconv.cli.feature_maps import (
     DataFolder,
     Fast,
     NetworkName,
-    Projection,
     ScanDevice,
     Top,
     Workers,
@@ -22,9 +21,8 @@ from captum_deconv.cli.feature_maps import (
     join,
     load_network,
     open_folder,
-    spell_out,
 )
-from captum_deconv.cli.options import Strict, WeightsName
+from captum_deconv.cli.options import RuleName, Strict, WeightsName, spell_out
 
 if TYPE_CHECKING:
     from torch import nn
@@ -52,7 +50,7 @@ def atlas(
         ),
     ] = None,
     method: Annotated[
-        list[Projection] | None,
+        list[RuleName] | None,
         typer.Option(
             metavar="METHOD",
             help="deconvnet and guided_backprop (so if left out), input_gradient or all; may be "
@@ -117,7 +115,7 @@ def atlas(
             images if labels is None else Labelled(images, labels),
             out,
             "auto" if asked == ["auto"] else asked,
-            methods=spell_out(method or [Projection.deconvnet, Projection.guided_backprop]),
+            methods=spell_out(method, RuleName.deconvnet, RuleName.guided_backprop),
             channels=channels,
             k=top,
             batch_size=batch_size,

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from captum_deconv.cli.feature_maps import Fast, ScanDevice, Workers, join, load_network
-from captum_deconv.cli.options import IMAGES, AtATime, ModelName, Strict, WeightsName, check_network
+from captum_deconv.cli.options import (
+    IMAGES,
+    AtATime,
+    ModelName,
+    RuleName,
+    Strict,
+    WeightsName,
+    check_network,
+    spell_out,
+)
 
 if TYPE_CHECKING:
     from captum_deconv.collection import Collection
     from captum_deconv.sources.datasets import ImageFiles
     from captum_deconv.sources.models import LoadedModel
-
-
-class CollectedMethod(str, Enum):
-    """What ``--method`` takes."""
-
-    all = "all"
-    input_gradient = "input_gradient"
-    guided_backprop = "guided_backprop"
-    deconvnet = "deconvnet"
 
 
 class Precision(str, Enum):
@@ -45,7 +45,7 @@ def collect(
     model: ModelName = "resnet50",
     weights: WeightsName = "DEFAULT",
     method: Annotated[
-        list[CollectedMethod] | None,
+        list[RuleName] | None,
         typer.Option(
             metavar="METHOD",
             help="all (so if left out), input_gradient, guided_backprop or deconvnet; may be given "
@@ -111,7 +111,7 @@ def collect(
       On eight GPUs:
         torchrun --nproc-per-node 8 -m captum_deconv collect imagenet/val -t label -o kept
     """
-    from captum_deconv.explain.question import METHODS, QuestionError, parse_neurons
+    from captum_deconv.explain.question import QuestionError, parse_neurons
 
     check_network(model, weights, device)
     if (layer is None) != (neuron is None):
@@ -119,8 +119,7 @@ def collect(
     neurons = [] if neuron is None else parse_neurons(neuron)
     if len(neurons) > 1:
         raise QuestionError("a collection is of one neuron for each image: give one")
-    asked = [m.value for m in method or [CollectedMethod.all]]
-    methods = [name for m in asked for name in (METHODS if m == "all" else (m,))]
+    methods = spell_out(method, RuleName.all)
     steps = tuple(_read_step(step) for step in reduce or ())
 
     import torch

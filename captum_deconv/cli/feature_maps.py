@@ -11,21 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 
 from captum_deconv.cli.console import print_line
-from captum_deconv.cli.options import check_network
+from captum_deconv.cli.options import RuleName, check_network
 
 if TYPE_CHECKING:
     from captum_deconv.features import ActivationIndex, Process
     from captum_deconv.sources.datasets import ImageFiles
     from captum_deconv.sources.models import LoadedModel
-
-
-class Projection(str, Enum):
-    """What ``--method`` takes."""
-
-    all = "all"
-    input_gradient = "input_gradient"
-    guided_backprop = "guided_backprop"
-    deconvnet = "deconvnet"
 
 
 class SeedName(str, Enum):
@@ -71,7 +62,7 @@ Channels = Annotated[
     ),
 ]
 Methods = Annotated[
-    list[Projection] | None,
+    list[RuleName] | None,
     typer.Option(
         metavar="METHOD",
         help="deconvnet (so if left out), guided_backprop, input_gradient or all; may be given "
@@ -212,16 +203,6 @@ def _say_scanned(index: ActivationIndex, path: Path) -> None:
     if "fast" in index.metadata:
         typer.echo(f"precision: {index.metadata['precision']}")
     typer.echo(f"index: {path}")
-
-
-def spell_out(methods: Sequence[Projection] | None) -> list[str]:
-    """Return the methods' names, with ``all`` spelled out."""
-    from captum_deconv.explain.question import METHODS
-
-    names: list[str] = []
-    for method in methods or [Projection.deconvnet]:
-        names += METHODS if method is Projection.all else (method.value,)
-    return list(dict.fromkeys(names))
 
 
 def show(

@@ -26,9 +26,8 @@ from captum_deconv.cli.feature_maps import (
     join,
     scan_folder,
     show,
-    spell_out,
 )
-from captum_deconv.cli.options import Strict, WeightsName, parse_channels
+from captum_deconv.cli.options import RuleName, Strict, WeightsName, parse_channels, spell_out
 
 INDEX = "index.safetensors"
 """What the index is called in the folder."""
@@ -85,8 +84,7 @@ def features(
         )
         if process.rank != 0:
             return
+        methods = spell_out(method, RuleName.deconvnet)
         for name in layer:
             folder = out if len(layer) == 1 else out / name
-            show(
-                loaded, index, dataset, folder, name, wanted, spell_out(method), seed, workers, fast
-            )
+            show(loaded, index, dataset, folder, name, wanted, methods, seed, workers, fast)

@@ -23,9 +23,8 @@ from captum_deconv.cli.feature_maps import (
     load_network,
     open_folder,
     show,
-    spell_out,
 )
-from captum_deconv.cli.options import WeightsName, parse_channels
+from captum_deconv.cli.options import RuleName, WeightsName, parse_channels, spell_out
 
 if TYPE_CHECKING:
     from captum_deconv.features import ActivationIndex
@@ -81,7 +80,8 @@ def gallery(
     with join(device) as process:
         loaded = load_network(model, weights, [name], process)
         dataset = open_folder(data, loaded)
-        show(loaded, found, dataset, out, name, wanted, spell_out(method), seed, workers, fast)
+        methods = spell_out(method, RuleName.deconvnet)
+        show(loaded, found, dataset, out, name, wanted, methods, seed, workers, fast)
 
 
 def _refuse_several_processes() -> None:

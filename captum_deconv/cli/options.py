@@ -21,6 +21,25 @@ class Activations(str, Enum):
     all = "all"
 
 
+class RuleName(str, Enum):
+    """What ``--method`` takes."""
+
+    all = "all"
+    input_gradient = "input_gradient"
+    guided_backprop = "guided_backprop"
+    deconvnet = "deconvnet"
+
+
+def spell_out(methods: Sequence[RuleName] | None, *otherwise: RuleName) -> list[str]:
+    """Return the methods' names, with ``all`` spelled out; ``otherwise`` where none was given."""
+    from captum_deconv.explain.question import METHODS
+
+    names: list[str] = []
+    for method in methods or otherwise:
+        names += METHODS if method is RuleName.all else (method.value,)
+    return list(dict.fromkeys(names))
+
+
 ModelName = Annotated[
     str,
     typer.Option(
