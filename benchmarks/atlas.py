@@ -2,9 +2,9 @@
 
 * `networks`: EfficientNet-Lite0 (the trained weights of its package) and VGG-16 (random weights,
   seed 0: no trained ones come as a package) over 500 tiles of photographs at 224 x 224, the first
-  32 channels of each layer that `auto` chooses and all of them (hours), by deconvnet and guided backprop.
-  Seconds by the clock and of the processor; `share` is the processor seconds of a bare forward pass
-  over the images, of all.
+  32 channels of each layer that `auto` chooses (`--channels 0`: all of them, which takes hours), by
+  deconvnet and guided backprop. Seconds by the clock and of the processor; `share` is the processor
+  seconds of a bare forward pass over the images, of all.
 * `page`: a layer of 20,000 channels, whose pictures are all of one kind, in headless Chromium: when
   the first picture is decoded and drawn, two frames later, after navigation began, and the heap of
   its script once the page is complete; so for the front page.
@@ -244,7 +244,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument(
-        "--channels", type=int, nargs="*", default=[32, 0], help="of each layer; 0 for all"
+        "--channels", type=int, nargs="*", default=[32], help="of each layer; 0 for all"
     )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, default=RESULTS / "atlas-cpu.json")
