@@ -103,7 +103,7 @@ def select_target(output: Tensor, target: Target, checks: Checks) -> Tensor:
         if on_device is not None:
             return on_device
     try:
-        selected: Tensor = _select_targets(output, _within(output, target))
+        selected: Tensor = _select_targets(output, _sent(_within(output, target), output))
     except IndexError as error:
         raise IndexError(
             f"target {target!r} is out of range for an output of shape {tuple(output.shape)} "
@@ -158,6 +158,17 @@ def _within(output: Tensor, target: Target) -> Target:
                 f"0 to {size - 1}"
             )
     return target % size if isinstance(target, Tensor) else [index % size for index in indices]
+
+
+def _sent(target: Target, output: Tensor) -> Target:
+    """Return indices per example where the output is; sent so that nobody waits for them."""
+    if not is_far(output):
+        return target
+    if isinstance(target, list) and len(target) == len(output) and isinstance(target[0], int):
+        target = torch.tensor(target)
+    if isinstance(target, Tensor) and target.numel() > 1:
+        return target.to(output.device, non_blocking=True)
+    return target
 
 
 def select_neuron(layer: tuple[Tensor, ...], selector: NeuronSelector) -> Tensor:

@@ -40,6 +40,10 @@ CALLS: dict[str, Call] = {
     "InputGradient, abs": lambda m, x: cd.InputGradient(m).attribute(x, 1, abs=True),
     "GuidedBackprop": lambda m, x: cd.GuidedBackprop(m).attribute(x, 1),
     "Deconvnet": lambda m, x: cd.Deconvnet(m).attribute(x, 1),
+    "Deconvnet, targets in a list": lambda m, x: cd.Deconvnet(m).attribute(x, [0, 2]),
+    "Deconvnet, targets on the CPU": lambda m, x: cd.Deconvnet(m).attribute(
+        x, torch.tensor([0, 2])
+    ),
     "NeuronGradient": lambda m, x: cd.NeuronGradient(m, "second").attribute(x, NEURON),
     "NeuronGuidedBackprop": lambda m, x: cd.NeuronGuidedBackprop(m, "second").attribute(x, NEURON),
     "NeuronDeconvnet": lambda m, x: cd.NeuronDeconvnet(m, "second").attribute(x, NEURON),

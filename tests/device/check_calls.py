@@ -65,13 +65,14 @@ def test_values_that_are_not_finite_are_told_of_when_the_result_is_there(memory,
     [2, [0, 2], torch.tensor([1, 2]), torch.tensor(2), None],
     ids=["int", "list", "one each", "one", "none"],
 )
-def test_targets(target, device, assert_like_cpu):
+@pytest.mark.parametrize("there", [True, False])
+def test_targets(target, there, device, assert_like_cpu):
     model, images = build_model(), make_images()
     model.append(nn.Flatten())  # scores either way
     if target is None:
         model.append(Sum())
     expected = cd.Deconvnet(model).attribute(images, target)
-    if isinstance(target, torch.Tensor):
+    if there and isinstance(target, torch.Tensor):
         target = target.to(device)
     found = cd.Deconvnet(model.to(device)).attribute(images.to(device), target)
     assert_like_cpu(found, expected)
