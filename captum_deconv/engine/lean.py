@@ -107,8 +107,8 @@ class Mask:
     """
 
     def __init__(self, node: Any, saved: Tensor, arena: _Arena) -> None:
-        values = torch.tensor(find_stand_ins(node), dtype=saved.dtype, device=saved.device)
-        self._blocked, self._passing = values.unbind()
+        # Filled where it is, and not sent there: that would be to wait for a GPU at each rectifier.
+        self._blocked, self._passing = (saved.new_full((), v) for v in find_stand_ins(node))
         self._shape, self._stride = saved.shape, saved.stride()
         passes = find_passing(node, saved)
         self._on_cpu = saved.device.type == "cpu"

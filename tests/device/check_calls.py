@@ -13,7 +13,6 @@ ONCE = {"copy to the host": 1}
 """To read whether the inputs are finite and the target is in range, when the result is there."""
 
 WAITS = {
-    "GuidedBackprop, lean": {"copy from the host": 1, "copy to the host": 1},
     "NeuronDeconvnet.attribute_each": {
         "value read": 4,
         "copy from the host": 6,
