@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,7 +54,7 @@ class OfCroppedNeuron(OfNeuron):
         super().__init__(call, methods)
         self._cropped = cropped and call.additional_forward_args is None
         self._field: ReceptiveField | None = None
-        self._slack = 0.0
+        self._slack: Tensor
         self._ahead: deque[Any] = deque()
         self._found: deque[_Parts] = deque()
 
@@ -101,56 +102,56 @@ class OfCroppedNeuron(OfNeuron):
     def _explain_by_crops(self, questions: Sequence[NeuronSelector]) -> list[_Parts]:
         """Return the crops' gradients of the first questions, as far as there are crops of them."""
         (layer,), (images,) = self._captured()[0], self.leaves
-        starts, places = [], []
+        starts: list[Tensor] = []
+        places: list[Any] = []
         for number, question in enumerate(questions):
             try:
-                found = self._locate(layer, question)
+                start = self._start(layer, question)
             except (AssertionError, IndexError, TypeError):
                 if number == 0:
                     raise
                 break  # told when it is its turn
-            if found is None:
+            if start is None:
                 break
-            starts.append(found[0])
-            places.append(found[1])
+            starts.append(start)
+            if number == 0:  # if it is at no one place, the others are not looked at
+                places = _find_places(starts)
+                if not places:
+                    return []
         if not starts:
             return []
+        places += _find_places(starts[1:])
         if self._field is None:
             self._field = trace(layer, images)
-            self._slack = _ROUNDING * float(layer.detach().abs().max())
+            self._slack = _ROUNDING * layer.detach().abs().max()
         cuts = _cut_alike(self._field, places)
         if not cuts:
             return []
         return self._pass_back(cuts, starts, places)
 
-    def _locate(self, layer: Tensor, question: Any) -> tuple[Tensor, list[list[int]]] | None:
-        """Return what a question's gradient to the layer is, and each image's one place of it."""
+    def _start(self, layer: Tensor, question: Any) -> Tensor | None:
+        """Return what a question's gradient to the layer is, if it has one."""
         selected = select_neuron((layer,), question)
         if not selected.requires_grad:
             return None
         ((start,),) = self._differentiate([selected], [layer], self.methods, keep=True)
-        places = _find_places(start)
-        return None if places is None else (start, places)
+        return start
 
     def _pass_back(
         self, cuts: list[list[Crop]], starts: list[Tensor], places: list[list[list[int]]]
     ) -> list[_Parts]:
         """Run the model on the crops of some questions; none is returned if it takes none."""
         (layer,), (images,) = self._captured()[0], self.leaves
-        rows = torch.arange(len(layer))
-        there, counts = [], []
-        for start, of_images in zip(starts, places[: len(cuts)], strict=False):
-            where = (rows, *torch.tensor(of_images).unbind(1))
-            there.append(layer.detach().movedim(1, -1)[where])
-            counts.append(start.movedim(1, -1)[where])
-        inside = torch.tensor([cut.position for of_images in cuts for cut in of_images])
+        known = list(zip(starts, places[: len(cuts)], strict=False))
+        there = torch.cat([_take(layer.detach(), of_images) for _, of_images in known])
+        counts = torch.cat([_take(start, of_images) for start, of_images in known])
+        positions = [cut.position for of_images in cuts for cut in of_images]
 
         def select(of_crops: Tensor) -> tuple[Tensor, Tensor]:
-            where = (torch.arange(len(inside)), *inside.unbind(1))
-            same = of_crops.movedim(1, -1)[where]
-            if not bool(((same.detach() - torch.cat(there)).abs() <= self._slack).all()):
-                raise _DiffersError
-            return same, torch.cat(counts)
+            same = _take(of_crops, positions)
+            near = (same.detach() - there).abs() <= self._slack
+            recording.checks.require(near.all(), _DiffersError)
+            return same, counts
 
         parts = [
             cut.cut_from(image)
@@ -160,8 +161,9 @@ class OfCroppedNeuron(OfNeuron):
         assert self.capture is not None
         capture = replace(self.capture, tensors={})
         call = replace(self.call, inputs=torch.stack(parts))
+        recording = OfCrops(call, self.methods, capture)
         try:
-            ((gradients,),) = OfCrops(call, self.methods, capture).answer_within(select, self._held)
+            ((gradients,),) = recording.answer_within(select, self._held)
         except torch.OutOfMemoryError:
             raise
         except Exception:
@@ -171,13 +173,30 @@ class OfCroppedNeuron(OfNeuron):
         return [list(zip(*pair, strict=True)) for pair in zip(cuts, by_question, strict=True)]
 
 
-def _find_places(start: Tensor) -> list[list[int]] | None:
-    """Return each example's one place that a gradient ``(N, C, *map)`` is not zero at."""
-    marked = start.abs().sum(1).flatten(1).ne(0)  # four times as fast as any()
-    if not bool((marked.sum(1) == 1).all()):
-        return None
-    places = torch.unravel_index(marked.int().argmax(1), start.shape[2:])
-    return torch.stack(places, 1).tolist()
+def _find_places(starts: Sequence[Tensor]) -> list[list[list[int]]]:
+    """Return the one place, in each example, that each gradient ``(N, C, *map)`` is not zero at.
+
+    Up to the first gradient that has more places, or none; all are read from the device at once.
+    """
+    if not starts:
+        return []
+    found = []
+    for start in starts:
+        marked = start.abs().sum(1).flatten(1).ne(0)  # four times as fast as any()
+        found.append(torch.stack([marked.sum(1), marked.int().argmax(1)]))
+    shape = starts[0].shape[2:]
+    places = []
+    for counts, flat in torch.stack(found).tolist():
+        if any(count != 1 for count in counts):
+            break
+        places.append(np.stack(np.unravel_index(flat, shape), 1).tolist())
+    return places
+
+
+def _take(maps: Tensor, places: Sequence[Sequence[int]]) -> Tensor:
+    """Return all channels ``(N, C)`` of maps ``(N, C, *map)``, of each at its place."""
+    where = torch.tensor(places).T.to(maps.device, non_blocking=True)
+    return maps.movedim(1, -1)[(torch.arange(len(maps), device=maps.device), *where)]
 
 
 def _cut_alike(field: ReceptiveField, places: list[list[list[int]]]) -> list[list[Crop]]:

@@ -13,16 +13,11 @@ ONCE = {"copy to the host": 1}
 """To read whether the inputs are finite and the target is in range, when the result is there."""
 
 WAITS = {
-    "NeuronDeconvnet.attribute_each": {
-        "value read": 4,
-        "copy from the host": 6,
-        "copy to the host": 4,
-    },
-    "NeuronDeconvnet.attribute_each, by crops": {
-        "value read": 5,
-        "copy from the host": 30,
-        "copy to the host": 5,
-    },
+    # Where the neurons are, too: the first's, and then all others' that were read ahead. One that
+    # is in no small part of the image is asked for again before the next.
+    "NeuronDeconvnet.attribute_each": {"copy to the host": 4},
+    # Whether the crops' activations are the image's, beside the conditions on the image.
+    "NeuronDeconvnet.attribute_each, by crops": {"copy to the host": 4},
     "gradient_func": {"copy from the host": 1, "copy to the host": 1},  # Captum's step sizes
 }
 """By call, where it is more than once."""
