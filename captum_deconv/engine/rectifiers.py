@@ -103,6 +103,7 @@ _ACTIVATIONS: dict[str, Activation] = {
     "PreluKernelBackward0": ("leaky", "PReLU", _always),
     "RreluWithNoiseBackward0": ("leaky", "RReLU", _always),
     "RreluWithNoiseBackward1": ("leaky", "RReLU", _always),
+    "RreluWithNoiseFunctionalBackward0": ("leaky", "RReLU", _always),
     "EluBackward0": ("smooth", "ELU or SELU", _always),
     "EluBackward1": ("smooth", "ELU or SELU", _always),
     "CeluBackward0": ("smooth", "CELU", _always),
@@ -128,20 +129,35 @@ _WITHOUT_RULE = {
 
 # Gates, squashing functions, normalisations and outputs: nobody means a rectifier by them.
 _ORDINARY = {
+    "CudnnAttentionBackward0": "attention",
+    "EfficientAttentionBackward0": "attention",
+    "FlashAttentionBackward0": "attention",
+    "FusedRmsNormBackward0": "RMSNorm",
     "GluBackward0": "GLU",
     "HardsigmoidBackward0": "Hardsigmoid",
     "LogSoftmaxBackward0": "LogSoftmax",
+    "LstmMpsBackward0": "LSTM",
+    "MaskedSoftmaxBackward0": "Softmax",
     "MkldnnRnnLayerBackward0": "LSTM",
     "NativeGroupNormBackward0": "GroupNorm",
     "NativeLayerNormBackward0": "LayerNorm",
-    "FusedRmsNormBackward0": "RMSNorm",
+    "SafeSoftmaxBackward0": "Softmax",
+    "ScaledDotProductCudnnAttentionBackward0": "attention",
     "ScaledDotProductEfficientAttentionBackward0": "attention",
     "ScaledDotProductFlashAttentionBackward0": "attention",
     "ScaledDotProductFlashAttentionForCpuBackward0": "attention",
+    "ScaledDotProductFusedAttentionOverrideableBackward0": "attention",
     "SigmoidBackward0": "Sigmoid",
     "SoftmaxBackward0": "Softmax",
+    "SparseLogSoftmaxBackward0": "LogSoftmax",
+    "SparseSoftmaxBackward0": "Softmax",
     "TanhBackward0": "Tanh",
+    "ThnnFusedGruCellBackward0": "GRU",
+    "ThnnFusedLstmCellBackward0": "LSTM",
 }
+
+# Fused recurrent layers of NVIDIA and AMD: of ReLU units, or of what is ordinary.
+_RECURRENT = {"CudnnRnnBackward0": "cuDNN", "MiopenRnnBackward0": "MIOpen"}
 
 # Custom functions that only move values about, or are linear in them.
 _TRANSPARENT = (
@@ -213,7 +229,7 @@ def _find_activation(node: Any) -> Activation | None:
 
 def _is_gated_rnn(node: Any, name: str) -> bool:
     """Tell whether a fused recurrent layer is of tanh units and gates, and holds no rectifier."""
-    return name == "CudnnRnnBackward0" and node._saved_mode != 0
+    return name in _RECURRENT and node._saved_mode != 0
 
 
 def _through_whole_view(node: Any, name: str) -> Activation | None:
@@ -246,8 +262,8 @@ def _hidden_in(node: Any, name: str) -> str | None:
         if activation is None or not activation[2](inner):
             return None
         return f"in-place {activation[1]} on a slice"
-    if name == "CudnnRnnBackward0":
-        return "cuDNN RNN of ReLU units"
+    if name in _RECURRENT:
+        return f"{_RECURRENT[name]} RNN of ReLU units"
     if name == "CppFunction" and "DifferentiableGraphBackward" in node.name():
         return "TorchScript graph, fused by its executor"
     return None

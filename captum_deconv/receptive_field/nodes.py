@@ -8,7 +8,6 @@ not in the tables mixes everything.
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -294,7 +293,6 @@ _HANDLERS: dict[str, Handler] = {
         _keep,
     ),
     "PreluKernel": _keep_first,
-    "NativeChannelShuffle": _keep_first,
     "ChannelShuffle": _keep_first,
     "BackwardHookFunction": _keep_own,
     **dict.fromkeys(("NativeBatchNorm", "CudnnBatchNorm", "MiopenBatchNorm"), _normalize_batch),
@@ -323,13 +321,13 @@ _HANDLERS: dict[str, Handler] = {
     "PixelShuffle": _shuffle,
     "PixelUnshuffle": _unshuffle,
     **{
-        f"Upsample{kind}{count}D": _interpolate(reach=reach, centred=centred)
+        f"Upsample{kind}": _interpolate(reach=reach, centred=centred)
         for kinds, reach, centred in (
-            (("Nearest",), 0, False),
-            (("NearestExact",), 0, True),
-            (("Linear", "Bilinear", "Trilinear"), 1, True),
-            (("Bicubic",), 2, True),
+            (("Nearest1D", "Nearest2D", "Nearest3D"), 0, False),
+            (("NearestExact1D", "NearestExact2D", "NearestExact3D"), 0, True),
+            (("Linear1D", "Bilinear2D", "Trilinear3D"), 1, True),
+            (("Bicubic2D",), 2, True),
         )
-        for kind, count in itertools.product(kinds, (1, 2, 3))
+        for kind in kinds
     },
 }
