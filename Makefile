@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-all lint bench bench-libraries bench-methods bench-methods-smoke docs clean
+.PHONY: demo test test-all coverage compatibility release-check lint bench bench-libraries bench-methods bench-methods-smoke docs clean
 
 demo: $(READY)  ## a cat, three methods, and what excites two networks' feature maps; in demo/
 	$(BIN)/captum-deconv demo --out demo
@@ -14,6 +14,16 @@ test: $(READY)  ## the tests, GPU ones skipped where there is none
 
 test-all: $(READY)  ## every test, the slow ones too
 	$(BIN)/python -m pytest -n 2
+
+coverage: $(READY)  ## branch coverage, and what is not covered; fails below 95 %
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term-missing --cov-report=json
+
+compatibility: $(READY)  ## the tests with the lowest and with the newest of everything (12 GB)
+	$(BIN)/nox -s lowest newest
+
+release-check: $(READY)  ## wheel and sdist, and README's examples with the wheel alone (6 GB)
+	$(BIN)/nox -s release
 
 lint: $(READY)  ## style, types, import layers, docstrings
 	$(BIN)/ruff check .
@@ -50,7 +60,7 @@ docs: $(READY)  ## the documentation, warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) build dist demo docs/_build *.egg-info
+	rm -rf $(VENV) .nox build dist demo docs/_build *.egg-info
 
 # torch and torchvision come in matching releases, so both are left to pip to choose.
 $(READY): pyproject.toml

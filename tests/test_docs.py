@@ -2,31 +2,20 @@
 
 import doctest
 import re
-import shlex
 from pathlib import Path
 
 import pytest
 import torch
 import typer.main
+from fences import read_commands, read_fences
 
 import captum_deconv
 from captum_deconv import adjoint, experiments, mirror
 from captum_deconv.cli import app
 
 DOCS = Path(__file__).parents[1] / "docs"
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+README = DOCS.parent / "README.md"
 PAGES = [path for path in sorted(DOCS.glob("*.md")) if ">>> " in path.read_text(encoding="utf-8")]
-
-
-def read_fences(text, language):
-    """Return the page with all but its fences of a language blank, so that lines keep numbers."""
-    lines = [""] * (text.count("\n") + 1)
-    for fence in FENCE.finditer(text):
-        if fence[1] == language:
-            first = text[: fence.start(2)].count("\n")
-            inside = fence[2].splitlines()
-            lines[first : first + len(inside)] = inside
-    return "\n".join(lines)
 
 
 def run_recipes(page, text):
@@ -34,12 +23,6 @@ def run_recipes(page, text):
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     said = []
     return runner.run(test, out=said.append), "".join(said)
-
-
-def read_commands():
-    pages = (DOCS / name for name in ("howto.md", "experiments.md"))
-    text = "\n".join(read_fences(page.read_text(encoding="utf-8"), "console") for page in pages)
-    return [shlex.split(line[2:]) for line in text.splitlines() if line.startswith("$ ")]
 
 
 # Captum's own, of its own doings.
@@ -65,14 +48,19 @@ def test_a_wrong_recipe_fails():
     assert 'File "page", line 4' in said
 
 
-@pytest.mark.parametrize("words", read_commands(), ids=" ".join)
-def test_commands_and_their_options_exist(words):
-    program, name, *rest = words
-    assert program == "captum-deconv"
+@pytest.mark.parametrize("path", [README, *sorted(DOCS.glob("*.md"))], ids=lambda path: path.stem)
+def test_commands_and_their_options_exist(path):
     commands = typer.main.get_command(app).commands
-    known = {option for parameter in commands[name].params for option in parameter.opts}
-    assert {word for word in rest if word.startswith("--")} <= known
-    assert "--colour" not in known
+    for _, name, *rest in read_commands(path.read_text(encoding="utf-8")):
+        known = {option for parameter in commands[name].params for option in parameter.opts}
+        assert {word for word in rest if word.startswith("-")} <= known, (name, *rest)
+        assert "--colour" not in known
+
+
+def test_commands_are_read_from_fences_only():
+    page = "captum-deconv a\n\n```\ncaptum-deconv b -o 'c d' \\\n    --e  # f\nmake g\n```\n"
+    assert read_commands(page) == [["captum-deconv", "b", "-o", "c d", "--e"]]
+    assert len(read_commands(README.read_text(encoding="utf-8"))) > 10
 
 
 @pytest.mark.parametrize(
