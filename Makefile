@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-all coverage compatibility release-check lint bench bench-libraries bench-methods bench-methods-smoke docs clean
+.PHONY: demo test test-all coverage compatibility release-check lint bench bench-libraries bench-methods bench-methods-smoke docs mutants clean
 
 demo: $(READY)  ## a cat, three methods, and what excites two networks' feature maps; in demo/
 	$(BIN)/captum-deconv demo --out demo
@@ -56,11 +56,16 @@ bench-methods: $(READY)  ## the methods compared (an hour or two; goes on where 
 bench-methods-smoke: $(READY)  ## the same, two images and six metrics, in three minutes
 	$(BIN)/python benchmarks/compare_methods.py --smoke
 
+mutants: $(READY)  ## which faults no test would find (hours; goes on where it was stopped); tests/README.md
+	$(BIN)/python -m pip install --quiet -e '.[mutants]'
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
+	$(BIN)/python tests/mutants.py
+
 docs: $(READY)  ## the documentation, warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) .nox build dist demo docs/_build *.egg-info
+	rm -rf $(VENV) .nox build dist demo docs/_build mutants *.egg-info
 
 # torch and torchvision come in matching releases, so both are left to pip to choose.
 $(READY): pyproject.toml

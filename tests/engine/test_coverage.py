@@ -134,6 +134,48 @@ def test_the_report_reads_well():
     ]
 
 
+def test_every_finding_is_of_a_family_and_the_commonest_kind_comes_first():
+    def forward(x):
+        for function in (F.relu6, torch.relu, torch.relu, F.gelu, torch.tanh):
+            x = function(x)
+        return Opaque.apply(F.hardshrink(x)).sum(1)
+
+    found = coverage(forward, X)
+    assert [(finding.operation, finding.count) for finding in found.overridden] == [
+        ("ReLU", 2),
+        ("ReLU6", 1),
+    ]
+    kinds = [*found.overridden, *found.uncovered, *found.ordinary]
+    assert {finding.operation: finding.family for finding in kinds} == {
+        "ReLU": "relu",
+        "ReLU6": "relu",
+        "GELU": "smooth",
+        "Hardshrink": "no rule",
+        "custom autograd function": "opaque",
+        "Tanh": "ordinary",
+    }
+    assert found.activations == "relu"
+    leaky = coverage(lambda x: F.leaky_relu(F.leaky_relu(x), 0.0).sum(1), X, activations="leaky")
+    assert leaky.activations == "leaky"
+    assert {finding.operation: finding.family for finding in leaky.overridden} == {
+        "LeakyReLU": "leaky",
+        "LeakyReLU(0)": "relu",
+    }
+
+
+@pytest.mark.parametrize(
+    ("count", "places"),
+    [
+        (4, "'0', '1', '2', '3'"),
+        (5, "'0', '1', '2', '3' and 1 more"),
+        (6, "'0', '1', '2', '3' and 2 more"),
+    ],
+)
+def test_the_report_names_four_places_and_counts_the_rest(count, places):
+    text = str(coverage(nn.Sequential(*(nn.ReLU() for _ in range(count))), X))
+    assert text == f"overridden: {count} nodes\n  ReLU (ReluBackward0): {count}, in {places}"
+
+
 def test_places_of_functional_rectifiers(model, images):
     (relu,) = coverage(model, images).overridden
     assert relu.count == 3
@@ -161,10 +203,12 @@ def test_torchvisions_networks(name, uncovered, ordinary):
 def test_one_warning_for_each_object_and_none_to_ignore():
     model = nn.Sequential(nn.Linear(6, 4), nn.GELU(), nn.ReLU())
     method = GuidedBackprop(model)
-    with pytest.warns(RectifierCoverageWarning, match=r"GELU \(GeluBackward0\): 1") as said:
+    with pytest.warns(RectifierCoverageWarning) as said:
         [method.attribute(X, 1) for _ in range(3)]
-    assert len(said) == 1
-    assert said[0].filename == __file__  # it points at the user's line
+    assert [str(warning.message) for warning in said] == [
+        "left with its ordinary gradient: GELU (GeluBackward0): 1; "
+        'activations="all" overrides it, which no paper defines'
+    ]
     with pytest.warns(RectifierCoverageWarning) as said:
         compare(model, X, 1)
     assert len(said) == 1
@@ -172,6 +216,15 @@ def test_one_warning_for_each_object_and_none_to_ignore():
         warnings.simplefilter("error")
         GuidedBackprop(model, uncovered="ignore").attribute(X, 1)
         InputGradient(model).attribute(X, 1)  # has no rule to miss anything
+
+
+def test_a_warning_points_at_the_users_line():
+    model = nn.Sequential(nn.Linear(6, 4), nn.Dropout(), nn.GELU(), nn.ReLU()).train()
+    for call in (GuidedBackprop(model).attribute, lambda *args: compare(model, *args)):
+        with pytest.warns(UserWarning, match="GELU|Dropout") as said:
+            call(X, 1)
+        assert len(said) == 2
+        assert {warning.filename for warning in said} == {__file__}
 
 
 def test_a_network_without_rectifiers():
