@@ -13,7 +13,9 @@ from captum_deconv import (
     NeuronDeconvnet,
     NeuronGradient,
     compare,
+    coverage,
 )
+from captum_deconv.engine import forward
 
 
 @pytest.mark.parametrize("cls", [InputGradient, GuidedBackprop, Deconvnet])
@@ -190,3 +192,121 @@ def test_targets_that_are_no_integers(target, model, images):
 def test_selectors_of_no_kind(selector, model, images):
     with pytest.raises(AssertionError, match="is not valid: give an int, a tuple"):
         NeuronDeconvnet(model, "conv1").attribute(images, selector)
+
+
+def test_what_is_wrong_with_the_second_input_is_said_of_the_second(images):
+    bad = images.clone()
+    bad[0, 0, 0, 0] = torch.nan
+    for second, error, said in (
+        (bad, ValueError, r"inputs\[1\] holds 1 NaN or infinite values of 576"),
+        (images.long(), TypeError, r"inputs\[1\] is of type torch.int64"),
+    ):
+        for call in (Deconvnet(torch.mul).attribute, lambda x: coverage(torch.mul, x)):
+            with pytest.raises(error, match=said):
+                call((images, second))
+
+
+def test_an_integer_input_of_a_layers_comes_before_others(images):
+    layer = Returning(torch.relu)
+    order = torch.tensor([2, 0, 1])
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, index, x):
+            return self.layer(x[index]).flatten(1).sum(1)
+
+    result = LayerDeconvnet(Model(), "layer").attribute((order, images))
+    assert torch.equal(result, torch.ones_like(images))
+
+
+class Held:
+    """The modes of a pass that finds the compiler loaded, or not, each time it looks."""
+
+    def __init__(self, *loaded):
+        self.loaded = list(loaded)
+
+    def run_eagerly(self):
+        return self.loaded.pop(0)
+
+
+def counted(failures):
+    calls = []
+
+    def model(x, by):
+        calls.append((x, by))
+        if len(calls) <= failures:
+            raise KeyError(len(calls))
+        return x * by * len(calls)
+
+    return model, calls
+
+
+def test_a_pass_that_loaded_the_compiler_is_run_again(images):
+    for failures in (0, 1):
+        model, calls = counted(failures)
+        assert torch.equal(forward.run(model, [images], [2], Held(True)), images * 2 * 2)
+        assert len(calls) == 2
+        assert all(x is not images for x, _ in calls)
+    model, calls = counted(0)
+    assert torch.equal(forward.run(model, [images], [2], Held(False)), images * 2)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("held", [None, Held(False)])
+def test_a_pass_that_fails_of_itself_is_not_run_again(held, images):
+    model, calls = counted(1)
+    with pytest.raises(KeyError):
+        forward.run(model, [images], [2], held)
+    assert len(calls) == 1
+    assert torch.equal(forward.run(model, [images], [2]), images * 4)
+
+
+def test_an_error_of_another_kind_is_left_as_it_is_whatever_the_inputs_type(images):
+    class OwnError(RuntimeError):
+        pass
+
+    class Model(nn.Module):
+        def __init__(self, error):
+            super().__init__()
+            self.register_parameter("weight", nn.Parameter(torch.ones(1)))
+            self.error = error
+
+        def forward(self, x):
+            raise self.error
+
+    for error in (OwnError("mine"), torch.OutOfMemoryError("no memory")):
+        with pytest.raises(type(error)) as said:
+            Deconvnet(Model(error)).attribute(images.double())
+        assert said.value is error
+    # With inputs of the weights' own type the model's error is not explained by it.
+    with pytest.raises(RuntimeError, match=r"^mine$"):
+        Deconvnet(Model(RuntimeError("mine"))).attribute(images)
+
+
+def test_the_first_input_that_differs_from_the_weights_is_named(images):
+    model = nn.Bilinear(8, 8, 2)
+    model.register_parameter("places", nn.Parameter(torch.zeros(3).long(), requires_grad=False))
+    rows = images[0, 0]
+    with pytest.raises(RuntimeError, match=r"inputs\[1\] is of type torch.float64"):
+        Deconvnet(model).attribute((rows, rows.double()), 1)
+
+
+def test_three_layers_of_names_alike_are_proposed():
+    model = nn.ModuleDict({name: nn.ReLU() for name in ("conv1", "conv2", "conv3", "conv4")})
+    said = "the model has no layer 'conv': did you mean 'conv4' or 'conv3' or 'conv2'?"
+    with pytest.raises(ValueError) as refused:
+        forward.capture(model, "conv")
+    assert str(refused.value) == said
+
+
+def test_a_layer_that_has_two_names_is_found_by_both():
+    relu = nn.ReLU()
+    model = nn.ModuleDict({"first": relu, "second": relu})
+    for name in ("first", "second"):
+        assert forward.capture(model, name).layer is relu
+    assert forward.capture(model, relu).name == "'first'"
+    assert forward.capture(model, nn.Tanh()).name == "of class Tanh"
+    assert forward.capture(model, model).name == "of class ModuleDict"
