@@ -1,5 +1,6 @@
 """The modes of a pass: control flow as Python, and an interrupt at any line leaves nothing set."""
 
+import functools
 import itertools
 import sys
 
@@ -129,3 +130,82 @@ def test_an_interrupt_at_any_line_leaves_no_mode_set():
             snapshot.assert_unchanged()  # here, where the exception's frames are still alive
     assert interrupted > 4900
     assert InputGradient(model.eval()).attribute(x, 0) is not None
+
+
+def test_the_stance_is_the_callers_own_again_when_the_last_pass_lets_go():
+    from torch._dynamo import eval_frame
+
+    stance = modes._EagerStance()
+    first, second = modes._Token(), modes._Token()
+    with torch.compiler.set_stance("eager_on_recompile"):
+        before = eval_frame._stance
+        for _ in range(2):
+            stance.hold(first)
+            stance.hold(second)
+            for _ in range(2):  # the second time changes nothing
+                stance.let_go(first)
+                assert eval_frame._stance.stance == "force_eager"
+            for _ in range(2):
+                stance.let_go(second)
+                assert eval_frame._stance is before
+
+
+def test_a_pass_that_was_torn_down_holds_the_stance_no_longer():
+    from torch._dynamo import eval_frame
+
+    stance, kept, torn = modes._EagerStance(), modes._Token(), modes._Token()
+    before = eval_frame._stance
+    stance.hold(torn)
+    stance.hold(kept)
+    del torn
+    stance.let_go(kept)
+    assert eval_frame._stance is before
+
+
+def test_buffers_are_as_the_first_pass_found_them_when_the_last_lets_go():
+    norm, buffers = nn.BatchNorm1d(2), modes._KeptBuffers()
+    mean, variance = norm.running_mean, norm.running_var
+    kept = [(norm, "running_mean", mean), (norm, "running_var", variance)]
+    first, second = modes._Token(), modes._Token()
+    for start in (0.0, 5.0):  # whatever the user's values are by now
+        mean.fill_(start)
+        variance.fill_(start + 1)
+        buffers.hold(first, kept)
+        mean.add_(1)
+        buffers.hold(second, kept)
+        variance.add_(1)
+        norm.running_mean = torch.full((2,), 9.0)
+        versions = mean._version, variance._version
+        for _ in range(2):
+            buffers.let_go(first, kept)
+            assert norm.running_mean is mean
+            assert mean.tolist() == [start + 1] * 2
+            assert variance.tolist() == [start + 2] * 2
+        for _ in range(2):
+            buffers.let_go(second, kept)
+            assert mean.tolist() == [start] * 2
+            assert variance.tolist() == [start + 1] * 2
+        assert (mean._version, variance._version) == versions
+    assert not buffers._values
+    assert not buffers._users
+
+
+SOMEWHERE = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+
+
+def test_the_modules_behind_a_callable_are_found_once_each():
+    model = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.ReLU()))
+    for function in (
+        model,
+        model.forward,
+        functools.partial(functools.partial(model.forward)),
+        lambda x: model(x)[0],
+        lambda x: model(x) + model[1](x),
+        functools.partial(lambda x, by: model(x) * by, by=2),
+    ):
+        assert list(modes.modules_of(function)) == list(model.modules())
+    assert list(modes.modules_of(lambda x: SOMEWHERE(x))) == list(SOMEWHERE.modules())
+    both = modes.modules_of(lambda x: SOMEWHERE(model(x)))
+    assert set(both) == {*model.modules(), *SOMEWHERE.modules()}
+    for function in (torch.relu, lambda x: x, functools.partial(torch.clamp, min=0)):
+        assert list(modes.modules_of(function)) == []
