@@ -6,6 +6,7 @@ import warnings
 import weakref
 
 import networks
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -181,6 +182,89 @@ def test_inside_a_region_that_forbids_hooks(images):
     expected = Deconvnet(model, memory="autograd").attribute(images, 2)
     with torch.autograd.graph.disable_saved_tensors_hooks("none here"):
         assert torch.equal(Deconvnet(model, memory="lean").attribute(images, 2), expected)
+
+
+def orders():
+    """Tensors whose values lie in memory in every manner."""
+    x = torch.randn(3, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    return {
+        "contiguous": x,
+        "transposed": x.transpose(1, 3),
+        "channels last": x.to(memory_format=torch.channels_last),
+        "one value": x[0, 0, 0, :1],
+        "a channel of one": x[:, :1].contiguous().as_strided((3, 1, 5, 6), (30, 7, 6, 1)),
+        "with holes": x[..., ::2],
+        "part of a row": x.transpose(0, 3)[:, 1:3],
+        "overlapping": x.flatten().as_strided((4, 4), (2, 1)),
+        "expanded": x[:1].expand(2, 4, 5, 6),
+    }
+
+
+@pytest.mark.parametrize("order", orders())
+def test_a_row_is_in_the_order_of_its_memory_where_that_is_dense(order):
+    tensor = orders()[order]
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    places = torch.tensor(0)
+    for size, stride in steps:
+        places = places[..., None] + torch.arange(size) * stride
+    dense = sorted(places.flatten().tolist()) == list(range(tensor.numel()))
+    assert lean._is_dense(tensor) is dense
+    assert dense is (order not in ("with holes", "part of a row", "overlapping", "expanded"))
+    row = lean._in_order(tensor)
+    expected = tensor.flatten()
+    assert torch.equal(row, expected[places.flatten().argsort()] if dense else expected)
+    assert (row.data_ptr() == tensor.data_ptr()) or not dense
+
+
+@pytest.mark.parametrize(
+    ("order", "gradients"),
+    [(a, b) for a, x in orders().items() for b, y in orders().items() if x.shape == y.shape],
+)
+def test_a_mask_is_applied_in_whatever_order_the_gradient_is(order, gradients, monkeypatch):
+    """In many parts, the last of which is of no whole number of bytes."""
+    monkeypatch.setattr(lean, "_PART", 64)
+    x = orders()[order].clone(memory_format=torch.preserve_format)
+    node = torch.relu(x.requires_grad_()).grad_fn
+    gradient = orders()[gradients].clone(memory_format=torch.preserve_format)
+    expected = gradient.where(x > 0, 0)
+    mask = lean.Mask(node, torch.relu(x.detach()), lean._Arena())
+    assert torch.equal(mask.unpack() > 0, x > 0)
+    result = mask.apply_(gradient)
+    assert torch.equal(result, expected)
+    assert result is gradient
+
+
+def test_bits_of_many_rows_lie_side_by_side():
+    arena, seed = lean._Arena(), torch.Generator().manual_seed(0)
+    sizes = [1, 7, 8, 9, 2**24, 5, 2**24 - 3, 2**18, 2**18 + 1, 3 * 2**18, 100]
+    rows = [torch.randint(0, 2, (size,), dtype=torch.uint8, generator=seed) for size in sizes]
+    places = [arena.keep(row) for row in rows]
+    for row, place in zip(rows, places, strict=True):
+        assert place.nbytes == (len(row) + 7) // 8
+        assert np.array_equal(np.unpackbits(place, count=len(row)), row.numpy())
+    assert arena.keep(torch.ones(2**25 + 9, dtype=torch.uint8)).nbytes == 2**22 + 2
+
+
+def test_one_blank_is_handed_out_in_many_shapes(monkeypatch):
+    monkeypatch.setattr(lean, "_MOST_VIEWS", 3)
+    blank, cpu = lean._Blank(), torch.device("cpu")
+    asked = [
+        (torch.Size((2, 3)), (3, 1), torch.float32),
+        (torch.Size((2, 3)), (1, 2), torch.float32),
+        (torch.Size((2, 3)), (3, 1), torch.float64),
+        (torch.Size((0, 3)), (3, 1), torch.float32),
+        (torch.Size(()), (), torch.bfloat16),
+        (torch.Size((40, 3)), (6, 2), torch.float32),
+        (torch.Size((2, 3)), (3, 1), torch.int64),
+    ]
+    for shape, stride, dtype in asked:
+        view = blank.view(shape, stride, dtype, cpu)
+        assert (view.shape, view.stride(), view.dtype) == (shape, stride, dtype)
+        assert not view.any()
+        assert blank.view(shape, stride, dtype, cpu) is view
+        assert view.untyped_storage().data_ptr() == blank._bytes.data_ptr()
+        assert len(blank._views) <= 3
+    assert blank.view(torch.Size((2,)), (1,), torch.float32, torch.device("meta")).is_meta
 
 
 def networks_small():

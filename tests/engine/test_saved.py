@@ -49,6 +49,7 @@ CASES = {
     "HardtanhBackward0": [
         F.relu6,
         lambda x: F.hardtanh(x, -1, 2),
+        lambda x: F.hardtanh(x * 4, 3, 5),  # far from zero
         lambda x: F.relu6(x * 1, True),
     ],
     "ThresholdBackward0": [lambda x: F.threshold(x, 1, -1.0), lambda x: F.threshold(x, 0, 0)],
@@ -114,6 +115,24 @@ def find(node, name):
     while type(node).__name__ != name:
         node = node.next_functions[0 if type(node).__name__ != "AddmmBackward0" else 1][0]
     return node
+
+
+@pytest.mark.parametrize(
+    ("size", "kernel", "dilation"),
+    [((3, 20_000), (3, 1), 1), ((41, 1000), (3, 1), (20, 1)), ((2, 9), (2, 3), 1)],
+)
+def test_maxima_in_the_farthest_corner_of_their_windows(size, kernel, dilation):
+    """Farther than an ``int16`` holds, in the first two."""
+    x = torch.zeros(1, 2, *size)
+    x[..., -1, :] = torch.arange(size[1])
+    x.requires_grad_()
+    recorder = lean.Recorder(masks=False)
+    with hooks(recorder), recorder:
+        output = F.max_pool2d(x, kernel, 1, dilation=dilation)
+    _, places = F.max_pool2d(x, kernel, 1, dilation=dilation, return_indices=True)
+    assert torch.equal(output.grad_fn._saved_result1, places)
+    assert places.dtype == torch.int64
+    assert places.max() == x[0, 0].numel() - 1
 
 
 def test_nan_and_infinity_pass_where_autograd_lets_them():
