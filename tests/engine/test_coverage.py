@@ -22,6 +22,7 @@ from captum_deconv import (
     compare,
     coverage,
 )
+from captum_deconv.engine import rectifiers
 
 X = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
 
@@ -72,6 +73,18 @@ def test_a_bound_elsewhere_is_no_rectifier(function):
     found = coverage(lambda x: function(x).sum(1), X)
     assert not found.overridden
     assert not found.uncovered
+
+
+def test_what_is_no_rectifier_hides_none_on_either_side_of_it():
+    def between(x):
+        for function in (torch.relu, lambda x: x.clamp(min=1.0), F.gelu, F.relu6):
+            x = function(x)
+        return x.sum(1)
+
+    assert named(coverage(between, X).overridden) == {"ReLU": 1, "ReLU6": 1}
+    leaf = X.clone().requires_grad_()
+    found = rectifiers.survey([between(leaf)], [leaf]).rectifiers
+    assert sorted(rectifier.operation for rectifier in found) == ["ReLU", "ReLU6"]
 
 
 LEAKY = [nn.LeakyReLU(), nn.PReLU(), nn.RReLU(), nn.LeakyReLU(inplace=True), nn.RReLU(inplace=True)]
