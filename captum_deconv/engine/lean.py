@@ -210,7 +210,7 @@ class _Saver:
     """
 
     def __init__(self) -> None:
-        self.new: list[_Holder] = []
+        self.new: set[_Holder] = set()
         self._probed: Any = None
 
     def pack(self, tensor: Tensor) -> _Holder:
@@ -219,7 +219,7 @@ class _Saver:
         # Python's collector cannot see.
         holder = _Holder(tensor.detach())
         if tensor.numel() > _SMALL and tensor.layout is torch.strided and not tensor.is_nested:
-            self.new.append(holder)
+            self.new.add(holder)
         return holder
 
     def unpack(self, holder: _Holder) -> Tensor:
@@ -289,24 +289,25 @@ class Recorder(TorchFunctionMode):
         result = func(*args, **(kwargs or {}))
         if self.saver.new:
             if threading.get_ident() == self._thread and self.saver.is_in_charge():
-                for part in result if isinstance(result, (tuple, list)) else (result,):
-                    if isinstance(part, Tensor) and part.grad_fn is not None:
-                        self._settle_from(part.grad_fn, begun)
+                parts = result if isinstance(result, (tuple, list)) else (result,)
+                tensors = [part for part in parts if isinstance(part, Tensor)]
+                self._settle_from([t.grad_fn for t in tensors if t.grad_fn is not None], begun)
             self.saver.new.clear()
         return result
 
-    def _settle_from(self, node: Any, begun: int) -> None:
-        """Settle a node, and those below it that the same call made.
+    def _settle_from(self, waiting: list[Any], begun: int) -> None:
+        """Settle nodes, and those below them that the same call made, each once.
 
         Of no other is it known whose hooks have what it saved: to ask a checkpointed node would run
-        its part of the model again.
+        its part of the model again. Of a recurrent layer there are more ways down than nodes.
         """
-        waiting = [node]
+        seen: set[Any] = set()
         while waiting:
             node = waiting.pop()
             name = type(node).__name__
-            if name == "AccumulateGrad" or node._sequence_nr() < begun:
+            if name == "AccumulateGrad" or node in seen or node._sequence_nr() < begun:
                 continue
+            seen.add(node)
             reads = READS.get(name)
             if reads is not None and reads.holds(node):
                 self._let_go(node, reads)

@@ -118,6 +118,28 @@ def test_odd_steps(kind, memory, poison):
         assert_same_as_autograds(model, images, 3, memory)
 
 
+@pytest.mark.parametrize("recurrent", [nn.GRU, nn.LSTM])
+def test_a_recurrent_layers_nodes_are_looked_at_once(recurrent, monkeypatch):
+    # There are twice as many ways down to each step's nodes as to those of the step after it.
+    count, probe = 0, lean._Saver.probe
+
+    def counted(saver, node, attribute):
+        nonlocal count
+        count += 1
+        assert count < 1000
+        return probe(saver, node, attribute)
+
+    monkeypatch.setattr(lean._Saver, "probe", counted)
+    torch.manual_seed(0)
+    layer = recurrent(16, 32, batch_first=True).double()
+
+    def model(x):
+        return torch.relu(layer(torch.relu(x))[0][:, -1])
+
+    assert_same_as_autograds(model, torch.randn(40, 16, 16).double(), 3, "light")
+    assert count > 16  # at least one look at each step
+
+
 @pytest.mark.parametrize("memory", MEMORY)
 def test_other_questions(memory, model, images):
     for cls, layer, question in (
