@@ -66,7 +66,7 @@ class OfCroppedNeuron(OfNeuron):
             (layer,), (images,) = captured[0], self.leaves
             self._cropped = (
                 layer.dim() == images.dim() > 2
-                and len(layer) == len(images)
+                and len(layer) == len(images) > 0
                 and layer.dtype in (torch.float32, torch.float64)
                 and layer.requires_grad
             )

@@ -195,7 +195,11 @@ def select_neuron(layer: tuple[Tensor, ...], selector: NeuronSelector) -> Tensor
             "or a function of the layer's tensor"
         )
     try:
-        selected = _verify_select_neuron(layer, selector)
+        if len(layer) == 1 and not len(layer[0]) and any(isinstance(p, slice) for p in parts):
+            # Captum's reshape cannot tell how many values each of no examples has.
+            selected = layer[0][(slice(None), *parts)].flatten(1).sum(1)
+        else:
+            selected = _verify_select_neuron(layer, selector)
     except IndexError as error:
         shapes = " and ".join(str(tuple(tensor.shape)) for tensor in layer)
         raise IndexError(

@@ -81,6 +81,15 @@ def test_neurons_of_captums_where_captum_is_right(ours, captums, selector, of_in
     assert torch.equal(ours(model, "3").attribute(images, selector, **arguments), theirs)
 
 
+@pytest.mark.parametrize("cls", NEURON)
+def test_a_neuron_of_no_examples(cls, images):
+    method = cls(modules_only(), "3")
+    selectors = [(1, 2, 3), (slice(0, 3), 1, 1), (0, slice(None), slice(1, 3)), strongest(4)]
+    alone = [method.attribute(images[:0], selector) for selector in selectors]
+    found = [*alone, *method.attribute_each(images[:0], selectors)]
+    assert all(result.shape == (0, *images.shape[1:]) for result in found)
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
 def test_guided_grad_cam_is_captums_where_captum_is_right(mode, images):
