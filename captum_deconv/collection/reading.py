@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 import json
 import math
 import struct
@@ -267,30 +264,16 @@ class Collection(Dataset[dict[str, Any]], Sequence[dict[str, Any]]):
         return f"Collection({str(self.folder)!r}, {len(self)} items, {', '.join(self.methods)})"
 
     def _repr_html_(self) -> str:
-        """Show the first twelve items, for a notebook."""
-        from PIL import Image
+        """Show the first twelve items by the first method, for a notebook."""
+        from captum_deconv.drawing.notebook import lay_out, show_attribution
 
-        from captum_deconv.drawing.colours import to_colour, to_magnitude
-
-        cells = []
+        pictures = []
         for item in self[:_PICTURES]:
             found = item[self.methods[0]]
-            maps = (found[0] if isinstance(found, tuple) else found).float()
-            if maps.dim() != 3:
-                continue
-            drawn = to_colour(maps) if maps.shape[0] in (1, 3) else to_magnitude(maps)
-            pixels = (drawn * 255).round().astype("uint8")
-            with io.BytesIO() as file:
-                Image.fromarray(pixels).save(file, "PNG")
-                source = base64.b64encode(file.getvalue()).decode()
-            label = html.escape(f"{item['name']}: {item['target']}")
-            cells.append(
-                '<figure style="display:inline-block;margin:4px;'
-                'width:128px;vertical-align:top;overflow-wrap:anywhere">'
-                f'<img width="128" alt="{label}" src="data:image/png;base64,{source}">'
-                f"<figcaption>{label}</figcaption></figure>"
-            )
-        return f"<p>{html.escape(repr(self))}</p>{''.join(cells)}"
+            maps = found[0] if isinstance(found, tuple) else found
+            if maps.dim() == 3:
+                pictures.append(show_attribution(maps, f"{item['name']}: {item['target']}"))
+        return lay_out(repr(self), pictures)
 
 
 class _Shard:

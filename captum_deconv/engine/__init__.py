@@ -15,6 +15,7 @@ In reading order:
 - ``methods``: a method as it is asked for: its rule, where it applies, whom to tell of the rest.
 - ``recording``: all of it together: one forward pass, and the answers that are read off it.
 - ``fast``: a faster copy of a model, for who asks for one.
+- ``attributions``: the answers of several methods, as a notebook shows them.
 - ``gradients``: Captum's ``gradient_func`` under a rule; ``compare`` and ``strongest``.
 - ``_captum``: the only module of the package that imports Captum.
 """

@@ -108,6 +108,35 @@ class Coverage:
             )
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        """Show all findings as a table, for a notebook."""
+        from captum_deconv.drawing.notebook import lay_out
+
+        done = [(finding, "overridden") for finding in self.overridden]
+        done += [
+            (finding, f"left as it is: {_REMEDIES[finding.family]}") for finding in self.uncovered
+        ]
+        done += [
+            (finding, "keeps its ordinary gradient, as in the papers") for finding in self.ordinary
+        ]
+        rows = [
+            (finding.operation, finding.count, _list_places(finding.modules), what)
+            for finding, what in done
+        ]
+        if self.cut_off:
+            rows.append(
+                (
+                    "cut off from the graph",
+                    len(self.cut_off),
+                    _list_places(self.cut_off),
+                    "no gradient",
+                )
+            )
+        heading = str(self).split("\n")[0]
+        return lay_out(
+            heading, columns=("Operation", "Nodes", "In", "What becomes of it"), rows=rows
+        )
+
 
 def _list_places(places: tuple[str, ...]) -> str:
     more = f" and {len(places) - 4} more" if len(places) > 4 else ""

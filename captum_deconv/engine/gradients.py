@@ -22,6 +22,7 @@ from typing import Any
 from torch import Tensor
 
 from captum_deconv.engine._captum import Target
+from captum_deconv.engine.attributions import Attributions
 from captum_deconv.engine.coverage import Activations, Uncovered
 from captum_deconv.engine.lean import Memory, check_memory
 from captum_deconv.engine.methods import Method, prepare_methods
@@ -120,7 +121,7 @@ def compare(
     memory: Memory = "light",
     activations: Activations = "relu",
     uncovered: Uncovered = "warn",
-) -> dict[str, Any]:
+) -> Attributions:
     """Attribute by several methods: one forward pass, and a backward pass for each.
 
     Args:
@@ -136,7 +137,7 @@ def compare(
 
     Returns:
         What each method's class returns, a tensor shaped like the inputs or a tuple of them, by
-        the method's name.
+        the method's name: a dictionary, which a notebook shows as pictures.
 
     Raises:
         ValueError: If a method's name is unknown, or none is given.
@@ -162,7 +163,7 @@ def compare_each(
     memory: Memory = "light",
     activations: Activations = "relu",
     uncovered: Uncovered = "warn",
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[Attributions]:
     """Attribute each of many targets by several methods, all from one forward pass.
 
     Args:
@@ -214,11 +215,9 @@ def _prepare(
     return names, OfInputs(call, asked)
 
 
-def _name(names: list[str], results: list[tuple[Tensor, ...]], single: bool) -> dict[str, Any]:
-    return {
-        method: gradients[0] if single else gradients
-        for method, gradients in zip(names, results, strict=True)
-    }
+def _name(names: list[str], results: list[tuple[Tensor, ...]], single: bool) -> Attributions:
+    answers = [gradients[0] if single else gradients for gradients in results]
+    return Attributions(zip(names, answers, strict=True))
 
 
 def strongest(channel: int) -> Callable[[Tensor], Tensor]:

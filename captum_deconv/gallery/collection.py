@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from captum_deconv.gallery import page, sheet
 from captum_deconv.gallery.data import GalleryData, Normalise
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_CHANNELS = 8
 
 
 class Gallery(GalleryData):
@@ -82,3 +86,19 @@ class Gallery(GalleryData):
             OutputError: If the folder cannot be made or written to.
         """
         return page.write_page([self], folder, title=title, normalise=normalise)
+
+    def __repr__(self) -> str:
+        return (
+            f"Gallery({self.layer!r}, {len(self.channels)} channels, k={self.k}, "
+            f"{', '.join(self.methods)})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Show the first eight channels that are not dead, for a notebook."""
+        from captum_deconv.drawing.notebook import lay_out, show_figure
+
+        living = torch.tensor(self.channels)[~self.dead].tolist()[:_CHANNELS]
+        if not living:
+            return lay_out(f"{self!r}: every channel is dead")
+        text = f"Patches and projections of the channels {', '.join(map(str, living))}"
+        return lay_out(repr(self), [show_figure(self.figure(living), text)])

@@ -199,6 +199,21 @@ class Atlas:
         drawn = views[1 + self.methods.index(method)].float()
         return (drawn - 128) / 127.5 * scales
 
+    def _repr_html_(self) -> str:
+        """Show its layers, for a notebook."""
+        from captum_deconv.drawing.notebook import lay_out
+
+        columns = ("Layer", "Channels", "Dead", "Sees", "Stride")
+        rows = [
+            (
+                *(layer.name, f"{len(layer.channels):,}", layer.dead),
+                *(_by(layer.size, "the whole image"), _by(layer.stride, "")),
+            )
+            for layer in self.layers
+        ]
+        heading = f"{self.title}: an atlas of {len(rows)} layers, to be opened at {self.page}"
+        return lay_out(heading, columns=columns, rows=rows)
+
     def _read_strip(self, name: str, channel: int) -> tuple[dict[str, Any], list[Tensor]]:
         layer = self.layer(name)
         for part in layer.split(self.folder):
@@ -212,6 +227,10 @@ class Atlas:
         k = self.index.k
         kept: dict[str, Any] = part.read()["channels"][str(channel)]
         return kept, [torch.stack(row.chunk(k, 2)) for row in rows]
+
+
+def _by(sizes: tuple[float, ...] | None, otherwise: str) -> str:
+    return otherwise if sizes is None else " x ".join(f"{size:g}" for size in sizes)
 
 
 def _freeze(value: Any) -> Any:
