@@ -65,7 +65,7 @@ docs: $(READY)  ## the documentation, warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) .nox build dist demo docs/_build mutants *.egg-info
+	rm -rf $(VENV) .nox build dist demo docs/_build docs/examples mutants *.egg-info
 
 # torch and torchvision come in matching releases, so both are left to pip to choose.
 $(READY): pyproject.toml

@@ -12,7 +12,10 @@ project = "captum_deconv"
 author = "the captum_deconv authors"
 copyright = f"2026, {author}"
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.mathjax", "sphinx.ext.napoleon"]
+extensions = [
+    *("myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_gallery.gen_gallery"),
+    "mathml",  # it stands beside this file, as does `scraping`
+]
 # In the docstrings single backticks are code, as in Markdown.
 default_role = "code"
 autodoc_member_order = "bysource"
@@ -23,8 +26,30 @@ myst_heading_anchors = 3
 myst_substitutions = figures.build(HERE / "_build" / "figures") | measured.read()
 methods_figure.build(HERE / "_build" / "figures")
 
-exclude_patterns = ["_build"]
+# The tour is shown as it was kept; a test runs it. The examples are run here, and must not fail.
+nb_execution_mode = "off"
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "examples",
+    "filename_pattern": r"\.py$",
+    "subsection_order": [
+        f"../examples/{room}"
+        for room in ("attribution", "feature_maps", "data_sets", "experiments", "convolutions")
+    ],
+    "image_scrapers": ("scraping.scrape",),
+    "capture_repr": ("_repr_html_",),
+    "abort_on_example_error": True,
+    "only_warn_on_example_error": False,
+    "write_computation_times": False,
+    "min_reported_time": 3600,  # how long it took is of the machine, and no use to a reader
+    "remove_config_comments": True,
+    "show_signature": False,
+}
+
+exclude_patterns = ["_build", "examples/**/*.ipynb", "sg_execution_times.rst"]
 html_theme = "furo"
 html_title = "captum_deconv"
 html_static_path = ["_static"]
 html_css_files = ["captum_deconv.css"]
+# Summaries are fetched, which a browser refuses on pages that are opened from a disk.
+html_show_search_summary = False
