@@ -196,7 +196,8 @@ def _find_places(starts: Sequence[Tensor]) -> list[list[list[int]]]:
 def _take(maps: Tensor, places: Sequence[Sequence[int]]) -> Tensor:
     """Return all channels ``(N, C)`` of maps ``(N, C, *map)``, of each at its place."""
     where = torch.tensor(places).T.to(maps.device, non_blocking=True)
-    return maps.movedim(1, -1)[(torch.arange(len(maps), device=maps.device), *where)]
+    index = (torch.arange(len(maps), device=maps.device), *where)
+    return maps.movedim(1, -1)[index]
 
 
 def _cut_alike(field: ReceptiveField, places: list[list[list[int]]]) -> list[list[Crop]]:

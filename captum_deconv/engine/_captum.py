@@ -197,7 +197,8 @@ def select_neuron(layer: tuple[Tensor, ...], selector: NeuronSelector) -> Tensor
     try:
         if len(layer) == 1 and not len(layer[0]) and any(isinstance(p, slice) for p in parts):
             # Captum's reshape cannot tell how many values each of no examples has.
-            selected = layer[0][(slice(None), *parts)].flatten(1).sum(1)
+            index = (slice(None), *parts)
+            selected = layer[0][index].flatten(1).sum(1)
         else:
             selected = _verify_select_neuron(layer, selector)
     except IndexError as error:
