@@ -195,9 +195,9 @@ def _find_places(starts: Sequence[Tensor]) -> list[list[list[int]]]:
 
 def _take(maps: Tensor, places: Sequence[Sequence[int]]) -> Tensor:
     """Return all channels ``(N, C)`` of maps ``(N, C, *map)``, of each at its place."""
-    where = torch.tensor(places).T.to(maps.device, non_blocking=True)
-    index = (torch.arange(len(maps), device=maps.device), *where)
-    return maps.movedim(1, -1)[index]
+    of_each = torch.tensor(places).T.to(maps.device, non_blocking=True)
+    where = (torch.arange(len(maps), device=maps.device), *of_each)
+    return maps.movedim(1, -1)[where]
 
 
 def _cut_alike(field: ReceptiveField, places: list[list[list[int]]]) -> list[list[Crop]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from captum_deconv.engine.methods import Method
 from captum_deconv.engine.recording import ModelCall, Recording
+from captum_deconv.features.ranking import unravel
 
 Reduce = str | int | tuple[Any, ...] | None
 TargetOf = str | int | Sequence[int] | Callable[[Tensor, Tensor], Tensor]
@@ -50,17 +52,19 @@ class OfClasses(Recording[Any]):
         targets = question(detached)
         count = scores.shape[1]
         bad = (targets < -count) | (targets >= count)
-        if bool(bad.any()):
-            raise IndexError(
+        self.checks.require(
+            ~bad.any(),
+            lambda: IndexError(
                 f"target {int(targets[bad][0])} is out of range: the model has {count} classes"
-            )
-        targets = targets % count
-        selected = scores.gather(1, targets[:, None])[:, 0]
+            ),
+        )
+        within = targets % count
+        selected = scores.gather(1, within[:, None])[:, 0]
         gradients = self._differentiate(
             [selected], self.leaves, self.methods, whole=True, keep=keep
         )
-        place = targets.new_zeros(len(targets), 0)
-        found = targets, place, detached.argmax(1), selected.detach()
+        place = within.new_zeros(len(within), 0)
+        found = within, place, detached.argmax(1), selected.detach()
         return gradients, found
 
 
@@ -81,8 +85,7 @@ class OfNeurons(Recording[Any]):
         flat = self._locate(layer.detach(), question)
         selected = layer.flatten(1).gather(1, flat[:, None])[:, 0]
         gradients = self._differentiate([selected], self.leaves, self.methods, keep=keep)
-        channel, *place = torch.unravel_index(flat, shape)
-        places = torch.stack(place, 1) if place else channel.new_zeros(len(channel), 0)
+        channel, places = flat // math.prod(shape[1:]), unravel(flat, shape[1:])
         found = channel, places, torch.full_like(channel, NONE), selected.detach()
         return gradients, found
 
@@ -166,7 +169,7 @@ def choose_targets(target: TargetOf, scores: Tensor, labels: Tensor, rows: Seque
         found = torch.full_like(labels, target)
     else:
         found = torch.tensor([int(target[row]) for row in rows])
-    return found.to(scores.device, torch.int64)
+    return found.to(scores.device, torch.int64, non_blocking=True)
 
 
 def reduce_maps(maps: Tensor, reduce: Reduce) -> Tensor:

@@ -21,6 +21,7 @@ Example:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,7 +104,7 @@ class Ranking:
         new_samples = self.samples.new_full(shape, MISSING)
         new_samples[channels, columns] = samples[images].unsqueeze(1).expand(-1, per_image)
         new_positions = self.positions.new_full((*shape, len(spatial)), MISSING)
-        new_positions[channels, columns] = _unravel(places, spatial)
+        new_positions[channels, columns] = unravel(places, spatial)
         return self._take_first(
             torch.cat([self.values, new_values.flatten(1)], 1),
             torch.cat([self.samples, new_samples.flatten(1)], 1),
@@ -194,8 +195,11 @@ def _locate(flat: Tensor, images: Tensor, channels: Tensor, count: int) -> tuple
     return values, places
 
 
-def _unravel(places: Tensor, spatial: torch.Size) -> Tensor:
-    """Turn flat places ``(M, count)`` into positions ``(M, count, dimensions)``."""
+def unravel(places: Tensor, spatial: Sequence[int]) -> Tensor:
+    """Turn flat places ``(*)`` into positions ``(*, dimensions)``.
+
+    ``torch.unravel_index`` would wait for a GPU, once for each dimension.
+    """
     positions = []
     for size in reversed(spatial):
         positions.append(places % size)

@@ -317,8 +317,9 @@ class Projector:
         places = torch.tensor([job.crop.position for job in batch], dtype=torch.int64)
         if places.shape[1] != layer.dim() - 2 or (places >= torch.tensor(layer.shape[2:])).any():
             self._refuse(batch[0], f"the layer gives {tuple(layer.shape[1:])} for its crop")
-        where = (torch.arange(len(layer)), channels, *places.unbind(1))
-        selected = layer[tuple(numbers.to(layer.device) for numbers in where)]
+        rows = torch.arange(len(layer))
+        where = torch.stack([rows, channels, *places.unbind(1)])
+        selected = layer[tuple(where.to(layer.device, non_blocking=True))]
         values = selected.detach()
         self._check_values(values.cpu(), batch)
         return selected, values if self.seed == "activation" else torch.ones_like(values)

@@ -204,22 +204,35 @@ FIELDS = 8  # of a collection by the three methods, which go to the host when al
 IN_A_BATCH = {
     # Of each of three layers: is there a NaN, and how many of the images have a place?
     "scan": {"value read": 3, "size read": 3},
-    "collect": {"value read": 1, "copy to the host": 1 + FIELDS},
-    "collect a neuron's": {"copy from the host": 2, "copy to the host": 1 + FIELDS},
+    "collect": {"copy to the host": 1 + FIELDS},
+    "collect by label": {"copy to the host": 1 + FIELDS},
+    "collect a neuron's": {"copy to the host": 1 + FIELDS},
+    # The crops go there; their activations, the conditions on them and the projections come back.
+    "project, two batches": {"copy from the host": 2, "copy to the host": 6},
 }
+
+
+def project_some(device, batch_size):
+    model, images, index = scan_small()
+    gallery.project(index, make_far(model, device), images, channels=[0, 1], batch_size=batch_size)
 
 
 @pytest.mark.parametrize("name", IN_A_BATCH)
 def test_waits_for_the_device(name, device, tmp_path):
     if device != simulated.NAME:
         pytest.skip("waits are counted on the simulated device")
-    how = {"layer": "second", "neuron": 1} if "neuron" in name else {}
+    how = {
+        "collect by label": {"target": "label"},
+        "collect a neuron's": {"layer": "second", "neuron": 1},
+    }.get(name, {})
     waits = []
-    for images in (8, 12):
+    for more in (0, 1):
         with simulated.count_waits() as found:
             if name == "scan":
-                scan(device, images)
+                scan(device, 8 + 4 * more)
+            elif name == "project, two batches":
+                project_some(device, 9 - 4 * more)
             else:
-                collect_some(device, tmp_path, images, **how)
+                collect_some(device, tmp_path, 8 + 4 * more, **how)
         waits.append(found)
     assert dict(waits[1] - waits[0]) == IN_A_BATCH[name]
