@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from captum_deconv.attribution.base import Inputs, OfLayerByRule
@@ -106,5 +105,5 @@ def _times_upsampled(guided: Tensor, cam: Tensor, mode: str) -> Tensor:
             UserWarning,
             stacklevel=2,
         )
-        return torch.empty(0)
+        return guided.new_empty(0)
     return guided * upsampled

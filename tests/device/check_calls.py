@@ -88,6 +88,24 @@ def test_a_model_on_the_one_and_images_on_the_other(device):
         cd.Deconvnet(build_model()).attribute(make_images().to(device), 1)
 
 
+def test_an_empty_attribution_is_where_its_input_is(device):
+    class Beside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = build_model()
+
+        def forward(self, images, factors):
+            return self.model(images) * factors
+
+    inputs = make_images().to(device), torch.ones(2, 3, device=device)
+    method = cd.GuidedGradCam(Beside().to(device), "model.second")
+    with pytest.warns(UserWarning, match="its attribution is empty"):
+        of_images, of_factors = method.attribute(inputs, 1)
+    assert of_images.shape == inputs[0].shape
+    assert of_factors.numel() == 0
+    assert of_factors.device == inputs[1].device
+
+
 class Sum(nn.Module):
     def forward(self, x):
         return x.sum(1)
