@@ -11,7 +11,16 @@ from scans import assert_equal
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from captum_deconv import adjoint, collect, experiments, features, gallery, receptive_field
+from captum_deconv import (
+    adjoint,
+    collect,
+    comparison,
+    experiments,
+    features,
+    gallery,
+    receptive_field,
+)
+from captum_deconv.comparison import METRICS
 from captum_deconv.engine.fast import make_fast
 from captum_deconv.mirror import Mirror
 
@@ -187,6 +196,25 @@ def test_renormalisation(device):
         optimizer.step()
     near, far = (model.first.weight.detach().cpu() for model in models)
     torch.testing.assert_close(far, near)
+
+
+@pytest.mark.filterwarnings("ignore:Setting backward hooks:UserWarning")
+def test_comparison(device, tmp_path):
+    found, expected = (
+        comparison.run(
+            make_far(build_model(), place),
+            list_photographs(2),
+            out=tmp_path / place,
+            methods=["guided_backprop", "deconvnet", "guided_gradcam", "integrated_gradients"],
+            boxes={"0": (2, 2, 9, 9), "1": (4, 4, 12, 12)},
+            layer="second",
+            stages=2,
+        ).summary
+        for place in (device, "cpu")
+    )
+    if device == simulated.NAME:
+        assert found == expected
+    assert found.keys() == expected.keys() == METRICS.keys()
 
 
 # ---- Waits, in each batch ----

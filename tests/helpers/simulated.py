@@ -63,6 +63,14 @@ class _Module:
         """Its random numbers are the CPU's, which are seeded anyway."""
 
     @staticmethod
+    def get_rng_state(device: Any = None) -> Tensor:
+        return torch.get_rng_state()
+
+    @staticmethod
+    def set_rng_state(state: Tensor, device: Any = None) -> None:
+        torch.set_rng_state(state)
+
+    @staticmethod
     def get_amp_supported_dtype() -> list[torch.dtype]:
         return [torch.float16, torch.bfloat16]
 
