@@ -221,7 +221,7 @@ class TestInABrowser:
         page, item = opened.page, small[0][2]
         page.locator(".card").nth(2).click()
         assert page.locator("#image-title").inner_text() == "Item 2"
-        assert page.url.endswith("#item-2")
+        page.wait_for_url("**#item-2")
         titles = page.locator("#views figcaption").all_inner_texts()
         assert titles == ["Photograph", "Guided backprop", "Deconvnet"]
         widths = page.locator(".large").evaluate_all(

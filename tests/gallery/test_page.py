@@ -129,7 +129,7 @@ def test_the_keyboard_is_enough(opened):
     assert focused(page).startswith("Patches 4 of 9")
     page.keyboard.press("PageDown")
     assert page.locator("#channel-title").inner_text() == "Channel 2"
-    assert page.url.endswith("#channel-2")
+    page.wait_for_url("**#channel-2")
     page.keyboard.press("Escape")
     assert not page.locator("#channel").is_visible()
     assert focused(page).startswith("Channel 2"), "the focus returns to the channel's card"

@@ -240,7 +240,7 @@ def test_the_layers_keys_do_what_the_help_says(visit):
     page.keyboard.press("ArrowUp")
     assert focused(page).startswith(f"Channel {numbers[1]},")
     page.keyboard.press("Enter")
-    assert page.url.endswith(f"#channel-{numbers[1]}")
+    page.wait_for_url(f"**#channel-{numbers[1]}")
     page.keyboard.press("PageDown")
     assert page.locator("#channel-title").inner_text() == f"Channel {numbers[2]}"
     page.keyboard.press("PageUp")
