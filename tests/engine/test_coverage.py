@@ -363,6 +363,23 @@ def test_recurrent_layers_hold_gates_and_no_rectifier(recurrent):
     GuidedBackprop(forward, uncovered="raise").attribute(x, 1)
 
 
+class CudnnRnnBackward0:
+    """As a GPU's node shows itself; tests with a GPU meet the real one."""
+
+    def __init__(self, mode):
+        self._saved_mode = mode
+        self.next_functions = ()
+
+
+def test_a_cudnn_rnn_is_told_by_its_mode(monkeypatch):
+    relu, gated = CudnnRnnBackward0(0), CudnnRnnBackward0(1)
+    monkeypatch.setattr(rectifiers, "_between", lambda *_: [relu, gated])
+    found = rectifiers.survey([], [])
+    assert found.rectifiers == ()
+    assert found.uncovered == ((relu, "opaque", "cuDNN RNN of ReLU units"),)
+    assert found.ordinary == ((gated, "ordinary", "RNN of tanh units, LSTM or GRU"),)
+
+
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_leaky_rectifier_of_no_slope_is_a_relu(in_place):
     model = nn.Sequential(nn.Linear(6, 4), nn.LeakyReLU(0.0, in_place), nn.Linear(4, 2))
