@@ -216,7 +216,6 @@ class Capture:
 
     def __post_init__(self) -> None:
         self._thread = threading.get_ident()
-        self._calls = 0
 
     @contextmanager
     def hooked(self) -> Iterator[None]:

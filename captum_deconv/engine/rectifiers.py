@@ -298,7 +298,7 @@ def _between(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> list[Node]:
 
 
 def _node_of(tensor: Tensor) -> Node:
-    if tensor.grad_fn is None and tensor.is_nested:  # which takes no view of itself
+    if tensor.is_nested:  # which takes no view of itself
         recorded: Any = tensor.clone().grad_fn
         node: Node = recorded.next_functions[0][0]
         return node
