@@ -7,6 +7,7 @@ sys.path.insert(0, str(HERE))
 import figures  # noqa: E402  # they stand beside this file
 import measured  # noqa: E402
 import methods_figure  # noqa: E402
+import pictures_tell  # noqa: E402
 
 project = "captum_deconv"
 author = "the captum_deconv authors"
@@ -23,8 +24,9 @@ napoleon_numpy_docstring = False
 myst_enable_extensions = ["amsmath", "attrs_block", "attrs_inline", "dollarmath", "substitution"]
 myst_heading_anchors = 3
 # Every figure and every number in the text is computed when the pages are built.
-myst_substitutions = figures.build(HERE / "_build" / "figures") | measured.read()
-methods_figure.build(HERE / "_build" / "figures")
+FIGURES = HERE / "_build" / "figures"
+myst_substitutions = figures.build(FIGURES) | measured.read() | pictures_tell.build(FIGURES)
+methods_figure.build(FIGURES)
 
 # The tour is shown as it was kept; a test runs it. The examples are run here, and must not fail.
 nb_execution_mode = "off"

@@ -33,7 +33,9 @@ for name in ("tiger cat", "espresso"):
     found.append(attributions)
     rows.append(Row(loaded.restore(images[0]), attributions, name))
 figure = plot_attributions(rows)
-figure.set_label("Guided backprop is the same for cat and cup; guided Grad-CAM shows each where it is.")
+figure.set_label(
+    "Guided backprop is the same for cat and cup; guided Grad-CAM shows each where it is."
+)
 
 # %%
 # How alike are the two rows?

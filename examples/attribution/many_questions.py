@@ -17,7 +17,7 @@ likeliest = loaded.model(images)[0].softmax(0).topk(3)
 
 answers = {}
 each = InputGradient(loaded.model).attribute_each(images, targets=likeliest.indices.tolist())
-for probability, index, found in zip(likeliest.values, likeliest.indices, each):
+for probability, index, found in zip(likeliest.values, likeliest.indices, each, strict=True):
     answers[f"{loaded.categories[index]} ({probability:.2f})"] = found[0]
 figure = plot_attributions([Row(loaded.restore(images[0]), answers, "Input gradient")])
 figure.set_label("A rocket, and the input gradient of each of its three likeliest classes.")

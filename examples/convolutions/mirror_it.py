@@ -6,8 +6,6 @@ Build the deconvnet as the paper drew it
 and knows nothing of autograd. It gives the same numbers as the rule on the graph.
 """
 
-import torch
-
 from captum_deconv import NeuronDeconvnet, strongest
 from captum_deconv.mirror import Mirror
 from captum_deconv.sources import embedded

@@ -30,7 +30,9 @@ for panel, title, shown in (
     panel.imshow((shown * STD[0] + MEAN[0]).clamp(0, 1).permute(1, 2, 0))
     panel.set_title(f"{title}\nresidual {residual:.2f}", fontsize=8)
     panel.set_axis_off()
-figure.set_label("A photograph, what the transpose brings back, and what least squares brings back.")
+figure.set_label(
+    "A photograph, what the transpose brings back, and what least squares brings back."
+)
 
 # %%
 # All of it, judged: the transpose is the gradient, whatever it inverts.

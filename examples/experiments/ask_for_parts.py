@@ -2,8 +2,8 @@
 Ask whether parts correspond
 ============================
 
-Section 4.3: nobody tells a network that faces have eyes. Mask the same part in several faces; if the
-changes of the features are more alike than by masks at random places, it knows of the part.
+Section 4.3: nobody tells a network that faces have eyes. Mask the same part in several faces; if
+the changes of the features are more alike than by masks at random places, it knows of the part.
 """
 
 from PIL import Image

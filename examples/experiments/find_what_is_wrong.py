@@ -2,7 +2,8 @@
 Find out what is wrong with a network
 =====================================
 
-Section 4.1: they saw dead features and aliasing in their pictures, and mended the network. Measured:
+Section 4.1: they saw dead features and aliasing in their pictures, and mended the network. Here
+that is measured.
 """
 
 from captum_deconv import experiments
@@ -15,4 +16,6 @@ found = experiments.diagnose(embedded.load(), tiles)
 for finding in found.findings:
     print(f"{finding.fault}, {finding.layer}: {finding.sentence}")
 figure = draw_diagnosis(found)
-figure.set_label("The first layer's filters and their spectrum; the faults of each layer's channels.")
+figure.set_label(
+    "The first layer's filters and their spectrum; the faults of each layer's channels."
+)

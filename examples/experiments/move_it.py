@@ -17,7 +17,5 @@ loaded = load_model("embedded")
 names = ["rocket", "astronaut", "coffee"]
 images = torch.stack([loaded.preprocess(read_photograph(name)) for name in names])
 found = experiments.measure_invariance(loaded.model, images, ["relu1", "relu4"], steps=9)
-figure = draw_invariance(
-    found, names=names, restore=loaded.restore, categories=loaded.categories
-)
+figure = draw_invariance(found, names=names, restore=loaded.restore, categories=loaded.categories)
 figure.set_label("For translation, scale and rotation: distances of two layers, and the class.")

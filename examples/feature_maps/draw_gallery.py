@@ -13,7 +13,8 @@ from captum_deconv.sources.datasets import PhotographTiles
 model = embedded.load()
 tiles = PhotographTiles(64, embedded.prepare_tile(), names=("coffee", "rocket", "motorcycle"))
 index = features.scan(model, "relu2", tiles, k=9, progress=False)
-print(f"{len(tiles)} tiles; channel 8 is excited most by {tiles.samples[index.samples['relu2'][8, 0]]}")
+best = tiles.samples[index.samples["relu2"][8, 0]]
+print(f"{len(tiles)} tiles; channel 8 is excited most by {best}")
 
 # %%
 # The page to click through is written by ``found.save_html(folder)``.
@@ -22,4 +23,6 @@ found = gallery.project(
     index, model, tiles, channels=range(6), method=["deconvnet", "guided_backprop"]
 )
 figure = found.figure()
-figure.set_label("Six channels of relu2: nine patches of each, and nine projections by two methods.")
+figure.set_label(
+    "Six channels of relu2: nine patches of each, and nine projections by two methods."
+)
