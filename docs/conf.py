@@ -8,6 +8,7 @@ import figures  # noqa: E402  # they stand beside this file
 import measured  # noqa: E402
 import methods_figure  # noqa: E402
 import pictures_tell  # noqa: E402
+import scraping  # noqa: E402
 
 project = "captum_deconv"
 author = "the captum_deconv authors"
@@ -27,6 +28,7 @@ myst_heading_anchors = 3
 FIGURES = HERE / "_build" / "figures"
 myst_substitutions = figures.build(FIGURES) | measured.read() | pictures_tell.build(FIGURES)
 methods_figure.build(FIGURES)
+scraping.draw_printed(FIGURES / "printed.png")
 
 # The tour is shown as it was kept; a test runs it. The examples are run here, and must not fail.
 nb_execution_mode = "off"
@@ -40,6 +42,7 @@ sphinx_gallery_conf = {
     ],
     "image_scrapers": ("scraping.scrape",),
     "capture_repr": ("_repr_html_",),
+    "default_thumb_file": str(FIGURES / "printed.png"),
     "abort_on_example_error": True,
     "only_warn_on_example_error": False,
     "write_computation_times": False,

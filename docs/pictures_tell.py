@@ -48,6 +48,12 @@ class Record:
         values = result["summary"][metric][value or result["metrics"][metric]["value"]]
         return float(values[method]["mean"])
 
+    def images(self, metric: str, method: str, network: str) -> int:
+        """Return over how many images that mean is; none of a method that cannot be asked."""
+        result = self.results[network]
+        values = result["summary"][metric][result["metrics"][metric]["value"]]
+        return int(values[method]["images"]) if method in values else 0
+
     def over_chance(self, method: str, network: str) -> float:
         """Return how much of a map lies in the box, over what chance puts there."""
         return self.mean("inside", method, network, "over box")
@@ -61,7 +67,8 @@ class Record:
         said = []
         for network in NETWORKS:
             try:
-                said.append(f"{self.mean(metric, method, network):.2f}")
+                fewer = self.images(metric, method, network) < self.images(metric, "edges", network)
+                said.append(f"{self.mean(metric, method, network):.2f}{'†' * fewer}")
             except KeyError:
                 said.append("none")
         return ", ".join(said)

@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import weakref
+from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from sphinx_gallery.scrapers import figure_rst
 
 _SAVED: weakref.WeakSet[Figure] = weakref.WeakSet()
+
+
+def draw_printed(path: Path) -> None:
+    """Draw the thumbnail of an example that prints and draws nothing.
+
+    Args:
+        path: Where it goes.
+    """
+    figure = Figure(figsize=(4, 2.8), facecolor="white")
+    figure.text(0.5, 0.5, ">>>", ha="center", va="center", fontsize=40, color="#888888")
+    figure.savefig(path, dpi=100)
 
 
 def scrape(block: Any, variables: dict[str, Any], configuration: dict[str, Any]) -> str:
