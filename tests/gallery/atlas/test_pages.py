@@ -265,6 +265,7 @@ def test_the_back_button_and_deep_links(visit):
     page.go_back()
     page.locator("#channel").wait_for(state="hidden")
     page.go_forward()
+    page.locator("#channel").wait_for()
     assert page.locator("#channel-title").inner_text() == f"Channel {ALIVE}"
     page.keyboard.press("Escape")
     page.wait_for_url("**/layer-joined.html")
