@@ -1,6 +1,7 @@
 """Every method by every metric on a network that learned something; what is refused."""
 
 import dataclasses
+import importlib.util
 import json
 
 import pytest
@@ -9,10 +10,11 @@ from snapshot import Snapshot
 from torch import nn
 from torch.nn import functional as F
 
-from captum_deconv import comparison
+from captum_deconv import RectifierCoverageWarning, comparison
 from captum_deconv.comparison import METHODS, METRICS
 from captum_deconv.comparison.methods import CannotError
 from captum_deconv.comparison.report import spell_cell
+from captum_deconv.features import UnreadableSampleError
 from captum_deconv.sources.names import UnknownNameError
 
 CONTROLS = ("random", "edges")
@@ -205,6 +207,67 @@ def test_what_is_refused(spot, squares, tmp_path):
         comparison.run(type(spot)(), images, out=tmp_path)
     with pytest.raises(ValueError, match=r"must return scores"):
         comparison.run(nn.Sequential(*list(spot)[:3]).eval(), images, out=tmp_path)
+    with pytest.raises(ValueError, match=r"an image is \(C, H, W\), and the first is \(24,\)"):
+        comparison.run(spot, list(images[0][0]), out=tmp_path)
     with pytest.raises(ValueError, match="no label"):
         comparison.run(spot, images, out=tmp_path, target="label")
     assert not (tmp_path / "comparison.json").exists()
+
+
+@pytest.mark.parametrize("target", ["label", 3])
+def test_a_target_of_the_users_a_mask_and_a_layer_are_recorded(target, spot, squares, tmp_path):
+    mask = torch.zeros(24, 24)
+    mask[3:9, 3:9] = 1
+    labelled = [(image, number % 4) for number, image in enumerate(squares[0][:2])]
+    how = {"methods": "gradcam", "metrics": "inside", "layer": "relu1", "out": tmp_path}
+    found = comparison.run(spot, labelled, target=target, boxes={"0": mask}, **how)
+    expected = [0, 1] if target == "label" else [3, 3]
+    assert list(found.targets.values()) == expected
+    about = json.loads((tmp_path / "cells.jsonl").read_text().splitlines()[0])["about"]
+    assert (about["target"], about["layer"]) == (str(target), "relu1")
+    assert {image for image, *_ in found.cells.values} == {"0"}  # the other has no mask
+    with pytest.raises(comparison.ComparisonError, match="boxes"):
+        comparison.run(spot, labelled, target=target, boxes={"0": 1 - mask}, **how)
+
+
+def test_what_no_rule_reaches_is_said_once(squares, tmp_path):
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        *(nn.Conv2d(3, 4, 3), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 4))
+    ).eval()
+    how = {"methods": ["guided_backprop", "deconvnet"], "metrics": ["deletion"]}
+    with pytest.warns(RectifierCoverageWarning, match="not all is covered: .*GELU") as said:
+        comparison.run(model, squares[0][:2], out=tmp_path, **how)
+    assert len(said) == 1
+
+
+def test_missing_packages_are_named_before_anything_is_computed(
+    spot, squares, tmp_path, monkeypatch
+):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "quantus" else real(name)
+    )
+    with pytest.raises(ImportError, match=r"need quantus: pip install 'captum-deconv\[bench\]'"):
+        comparison.run(spot, squares[0][:1], out=tmp_path, metrics=["pointing"])
+    assert not list(tmp_path.iterdir())
+
+
+class Torn(list):
+    """Images of which the first cannot be read."""
+
+    def __getitem__(self, index):
+        if index == 0:
+            raise OSError("torn")
+        return super().__getitem__(index)
+
+
+def test_an_image_that_cannot_be_read_is_left_out_or_ends_it(spot, squares, tmp_path):
+    how = {"methods": ["edges"], "metrics": ["deletion"], "out": tmp_path}
+    with pytest.warns(UserWarning, match="1 images could not be read and were skipped: .*torn"):
+        found = comparison.run(spot, Torn(squares[0][:3]), **how)
+    assert len(found.targets) == 2
+    with pytest.raises(UnreadableSampleError, match="torn"):
+        comparison.run(spot, Torn(squares[0][:3]), strict=True, **how)
+    with pytest.raises(UnreadableSampleError, match="none of the 1 images can be read"):
+        comparison.run(spot, Torn(squares[0][:1]), **how)
