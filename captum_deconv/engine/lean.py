@@ -109,8 +109,9 @@ class Mask:
     def __init__(self, node: Any, saved: Tensor, arena: _Arena) -> None:
         # Filled where it is, and not sent there: that would be to wait for a GPU at each rectifier.
         self._blocked, self._passing = (saved.new_full((), v) for v in find_stand_ins(node))
-        self._shape, self._stride = saved.shape, saved.stride()
         passes = find_passing(node, saved)
+        # In the order of what is kept: of a slice, a comparison may be in another than the slice.
+        self._shape, self._stride = passes.shape, passes.stride()
         self._on_cpu = saved.device.type == "cpu"
         self._kept: Any = arena.keep(_in_order(passes)) if self._on_cpu else passes.bool()
         self.applied = False

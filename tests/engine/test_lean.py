@@ -141,6 +141,21 @@ def test_a_recurrent_layers_nodes_are_looked_at_once(recurrent, monkeypatch):
 
 
 @pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize(
+    "rectify", [F.relu, F.relu6, lambda x: F.hardtanh(x, -1, 2), lambda x: F.threshold(x, 0, 0)]
+)
+def test_a_rectifier_on_a_slice_of_what_was_transposed(rectify, memory):
+    """Which saves its input as it lies in memory: with holes, and in an order of its own."""
+
+    def forward(x):
+        part = rectify((3 * x).transpose(0, 3)[:, 1:7])
+        return part.transpose(0, 3).flatten(1) @ torch.linspace(-1, 1, 6 * 400).view(2400, 1)
+
+    images = torch.randn(2, 8, 20, 20, generator=torch.Generator().manual_seed(0))
+    assert_same_as_autograds(forward, images, 0, memory)
+
+
+@pytest.mark.parametrize("memory", MEMORY)
 def test_other_questions(memory, model, images):
     for cls, layer, question in (
         (NeuronDeconvnet, "conv2", (1, 2, 2)),
