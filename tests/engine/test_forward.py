@@ -292,6 +292,12 @@ def test_the_first_input_that_differs_from_the_weights_is_named(images):
     rows = images[0, 0]
     with pytest.raises(RuntimeError, match=r"inputs\[1\] is of type torch.float64"):
         Deconvnet(model).attribute((rows, rows.double()), 1)
+    embedding = nn.Embedding(3, 8)
+    assert forward._find_mismatch(embedding, [rows.long(), rows.double()]).startswith("inputs[1]")
+    assert forward._find_mismatch(embedding, [rows.long(), rows]) is None
+    assert forward._find_mismatch(nn.ReLU(), [rows.double()]) is None
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert forward._find_mismatch(embedding, [rows.double()]) is None
 
 
 def test_three_layers_of_names_alike_are_proposed():

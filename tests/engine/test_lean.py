@@ -260,15 +260,17 @@ def test_a_row_is_in_the_order_of_its_memory_where_that_is_dense(order):
 def test_a_mask_is_applied_in_whatever_order_the_gradient_is(order, gradients, monkeypatch):
     """In many parts, the last of which is of no whole number of bytes."""
     monkeypatch.setattr(lean, "_PART", 64)
-    x = orders()[order].clone(memory_format=torch.preserve_format)
-    node = torch.relu(x.requires_grad_()).grad_fn
+    x = orders()[order].detach().requires_grad_()
+    node = F.hardtanh(x, 0, 1).grad_fn  # which saves its input, in whatever order
     gradient = orders()[gradients].clone(memory_format=torch.preserve_format)
-    expected = gradient.where(x > 0, 0)
-    mask = lean.Mask(node, torch.relu(x.detach()), lean._Arena())
-    assert torch.equal(mask.unpack() > 0, x > 0)
+    expected = gradient.where((x > 0) & (x < 1), 0)
+    mask = lean.Mask(node, x.detach(), lean._Arena())
+    assert torch.equal(mask.unpack(), torch.where((x > 0) & (x < 1), 0.5, 0.0))
     result = mask.apply_(gradient)
     assert torch.equal(result, expected)
     assert result is gradient
+    mask.applied = True
+    assert torch.equal(mask.unpack(), torch.full_like(x, 0.5))
 
 
 def test_bits_of_many_rows_lie_side_by_side():

@@ -210,3 +210,29 @@ def test_the_modules_behind_a_callable_are_found_once_each():
     assert set(both) == {*model.modules(), *SOMEWHERE.modules()}
     for function in (torch.relu, lambda x: x, functools.partial(torch.clamp, min=0)):
         assert list(modes.modules_of(function)) == []
+
+
+def test_loops_take_what_does_not_change_along():
+    found = modes._run_while_loop(
+        lambda i, a, by, last: i < last, lambda i, a, by, last: [i + 1, a * by], [0, 1.0], (2.0, 3)
+    )
+    assert found == (3, 8.0)
+
+
+def test_rows_are_mapped_and_stacked_as_they_are_returned():
+    def double(a, b, by):
+        return {"sum": a + b, "both": (a * by, [b])}
+
+    rows = torch.arange(3.0)
+    for count in (1, 3):
+        found = modes._run_map(double, (rows[:count], -rows[:count]), (5.0,))
+        expected = double(rows[:count], -rows[:count], 5.0)
+        assert found.keys() == expected.keys()
+        assert torch.equal(found["sum"], expected["sum"])
+        assert torch.equal(found["both"][0], expected["both"][0])
+        assert torch.equal(found["both"][1][0], expected["both"][1][0])
+    with pytest.raises(ValueError):
+        modes._run_map(double, (rows, rows[:2]), (5.0,))
+    parts = iter([[rows], [rows, rows]])
+    with pytest.raises(ValueError):
+        modes._run_map(lambda _: next(parts), (rows[:2],), ())

@@ -168,6 +168,23 @@ def test_what_is_read_after_all_is_kept(function):
     assert torch.equal(torch.autograd.grad(output, x)[0], expected)
 
 
+def test_a_weight_is_what_only_parameters_lead_to():
+    x = torch.randn(SHAPE).requires_grad_()
+    plain = F.conv2d(x, weight(x, 6, 4, 3, 3)).grad_fn
+    frozen = F.conv2d(x, weight(x, 6, 4, 3, 3).detach()).grad_fn
+    made = F.conv2d(x, weight(x, 6, 4, 3, 3) * weight(x, 1).exp()).grad_fn
+    mixed = F.conv2d(x, weight(x, 6, 4, 3, 3) * x.mean()).grad_fn
+    leaf = F.conv2d(x, torch.ones(6, 4, 3, 3, requires_grad=True)).grad_fn
+    assert [saved._weight_at(1)(node) for node in (plain, frozen, made, mixed, leaf)] == [
+        *(True, True, True, False, False)
+    ]
+    assert not saved._weight_at(0)(plain)
+    deep = weight(x, 6, 4, 3, 3)
+    for depth in range(8):
+        assert saved._is_weight(F.conv2d(x, deep).grad_fn.next_functions[1][0]) is (depth <= 6)
+        deep = deep * 2
+
+
 @pytest.mark.parametrize(
     "function", [lambda x: F.threshold(x, 0.3, 0), lambda x: F.hardtanh(x, -0.1)]
 )
