@@ -70,13 +70,13 @@ def overridden(
 
 
 def _mask(mask: Mask, rule: Rule | None, grad_inputs: Gradients, grad_outputs: Gradients) -> Any:
-    """Apply a mask, and a rule, to a node that let the whole signal pass."""
+    """Apply a mask, and a rule, to a node of one argument that let the whole signal pass."""
     grad_input, grad_output = grad_inputs[0], grad_outputs[0]
     if grad_input is None or grad_output is None:
         return None
     if rule is not deconvnet:  # which asks for no mask
         grad_input = mask.apply_(grad_input)
-    return (grad_input if rule is None else rule(grad_input, grad_output), *grad_inputs[1:])
+    return (grad_input if rule is None else rule(grad_input, grad_output),)
 
 
 def _replace(rule: Rule, grad_inputs: Gradients, grad_outputs: Gradients) -> Any:
@@ -110,7 +110,7 @@ def refusing(gradient: Tensor) -> Iterator[None]:
 
 
 def _signal_and_gate(node: Any) -> tuple[int, Tensor]:
-    index = 1 - other_side(node) if type(node).__name__.startswith(("Maximum", "Fmax")) else 0
+    index = 1 - other_side(node)
     x = node._saved_other if index else node._saved_self
     passes = x > 0
     upper = getattr(node, "_saved_max", None)

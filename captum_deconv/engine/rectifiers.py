@@ -69,7 +69,7 @@ def _is_zero(bound: float | Tensor | None) -> bool:
 
 
 def other_side(node: Any) -> int:
-    """Return which argument of a maximum is the constant: it has no gradient to pass on."""
+    """Return which argument of a clamp or a maximum is constant: it has no gradient to pass on."""
     return 0 if node.next_functions[0][0] is None else 1
 
 
@@ -198,7 +198,7 @@ def survey(
     ordinary: list[LeftAlone] = []
     for node in _between(outputs, inputs):
         name = type(node).__name__
-        activation = _find_activation(node) or _through_whole_view(node, name)
+        activation = _find_activation(node) or _through_whole_view(node)
         if activation is not None:
             family, operation, is_one = activation
             if not is_one(node):
@@ -232,13 +232,13 @@ def _is_gated_rnn(node: Any, name: str) -> bool:
     return name in _RECURRENT and node._saved_mode != 0
 
 
-def _through_whole_view(node: Any, name: str) -> Activation | None:
+def _through_whole_view(node: Any) -> Activation | None:
     """Return the activation that an in-place call on a view computed, if the view is the whole.
 
     Autograd runs the call's own node inside a ``CopySlices``, out of hooks' reach. Where the view
     spans its base, as what ``F.instance_norm`` returns does, a rule may sit on the outer node.
     """
-    inner: Any = getattr(node, "_wrapped_node", None) if name == "CopySlices" else None
+    inner: Any = getattr(node, "_wrapped_node", None)
     activation = _find_activation(inner)
     if activation is None or type(inner).__name__ in BOUNDS or not activation[2](inner):
         return None

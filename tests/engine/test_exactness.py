@@ -44,6 +44,7 @@ SPELLINGS = {
     "max(x, 0)": lambda x: torch.max(x, x.new_zeros(())),
     "max(0, x)": lambda x: x.new_zeros(()).max(x),
     "fmax(x, 0)": lambda x: x.fmax(x.new_zeros(())),
+    "fmax(0, x)": lambda x: x.new_zeros(()).fmax(x),
     "ReLU6": nn.ReLU6(),
     "ReLU6 in place": nn.ReLU6(inplace=True),
     "relu6": F.relu6,

@@ -45,6 +45,28 @@ def test_nested_tensors_inside_a_network(cls, layout):
 
 
 @pytest.mark.parametrize("cls", METHODS)
+@pytest.mark.parametrize(
+    "rectify",
+    [
+        lambda x: x.clamp(min=0),
+        lambda x: x.clamp(0, 0.5),
+        lambda x: torch.maximum(x, torch.zeros_like(x)),
+        nn.ReLU6(),
+    ],
+)
+def test_bounds_of_jagged_tensors(cls, rectify):
+    body, head = layers()
+
+    def each(*rows):
+        return torch.cat([head(rectify(body(row))).flatten() for row in rows]).sum().reshape(1)
+
+    ours = cls(build(torch.jagged, rectify)).attribute(ROWS)
+    for got, expected in zip(ours, cls(each).attribute(ROWS), strict=True):
+        assert expected.abs().max() > 0
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("cls", METHODS)
 @pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
 def test_a_nested_input(cls, layout):
     body, head = layers()
