@@ -63,6 +63,7 @@ mutants: $(READY)  ## which faults no test would find (hours; goes on where it w
 
 docs: $(READY)  ## the documentation, warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
 
 clean:
 	rm -rf $(VENV) .nox build dist demo docs/_build docs/examples mutants *.egg-info

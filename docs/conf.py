@@ -1,4 +1,5 @@
 import sys
+import warnings
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -30,6 +31,9 @@ myst_substitutions = figures.build(FIGURES) | measured.read() | pictures_tell.bu
 methods_figure.build(FIGURES)
 scraping.draw_printed(FIGURES / "printed.png")
 
+# Captum's own, of its own doings; they name files of this machine.
+warnings.filterwarnings("ignore", "Input Tensor 0 did not already require gradients")
+warnings.filterwarnings("ignore", "Setting backward hooks on ReLU activations")
 # The tour is shown as it was kept; a test runs it. The examples are run here, and must not fail.
 nb_execution_mode = "off"
 sphinx_gallery_conf = {
@@ -56,5 +60,6 @@ html_theme = "furo"
 html_title = "captum_deconv"
 html_static_path = ["_static"]
 html_css_files = ["captum_deconv.css"]
+html_js_files = ["reachable.js"]
 # Summaries are fetched, which a browser refuses on pages that are opened from a disk.
 html_show_search_summary = False
