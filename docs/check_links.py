@@ -80,9 +80,12 @@ def check(folder: Path) -> list[str]:
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not target.is_file():
                 wrong.append(f"{name}: {address} leads nowhere")
-            elif parts.fragment and target in pages:
-                if unquote(parts.fragment) not in pages[target].places:
-                    wrong.append(f"{name}: {address}: there is no such place")
+            elif (
+                parts.fragment
+                and target in pages
+                and (unquote(parts.fragment) not in pages[target].places)
+            ):
+                wrong.append(f"{name}: {address}: there is no such place")
     for path in sorted(folder.rglob("*.css")):
         if _STYLE.search(path.read_text(encoding="utf-8")):
             wrong.append(f"{path.relative_to(folder)}: asks a network for something")

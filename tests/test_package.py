@@ -108,3 +108,19 @@ def test_the_public_import_and_the_command_are_declared(built):
         metadata = archive.read(entry).decode()
     assert "License-Expression: BSD-3-Clause" in metadata
     assert "License-File: LICENSES.md" in metadata
+
+
+def test_the_citation_is_of_this_version():
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    tomllib = pytest.importorskip("tomllib", reason="Python is older than 3.11")
+    found = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert found["cff-version"] == "1.2.0"
+    assert found["type"] == "software"
+    assert (found["version"], found["license"]) == (project["version"], project["license"])
+    assert set(found["keywords"]) == set(project["keywords"])
+    assert {"message", "title", "authors", "abstract"} <= set(found)
+    values = [known["value"] for each in found["references"] for known in each["identifiers"]]
+    assert {"arXiv:1311.2901", "arXiv:1312.6034", "arXiv:1412.6806"} <= set(values)
+    for each in found["references"]:
+        assert {"type", "title", "authors", "year"} <= set(each)

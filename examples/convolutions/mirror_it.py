@@ -32,7 +32,9 @@ for stop in stops:
 for panel, stop in zip(panels, [stops[n] for n in (0, 3, 5, 7, 8)], strict=True):
     strength = stop.signal[0].abs().amax(0)
     top, left, bottom, right = (edge * len(strength) // 224 for edge in seen)
-    panel.imshow(strength[top:bottom, left:right], cmap="gray_r")
+    panel.imshow(strength[top:bottom, left:right].numpy(), cmap="gray_r")
     panel.set_title(f"below {stop.name}", fontsize=8)
     panel.set(xticks=[], yticks=[])
-figure.set_label("One place of relu3 spreads on its way down to the pixels, and thins at rectifiers.")
+figure.set_label(
+    "One place of relu3 spreads on its way down to the pixels, and thins at rectifiers."
+)

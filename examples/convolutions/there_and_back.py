@@ -27,7 +27,7 @@ for panel, title, shown in (
     (panels[2], "least squares", found.least_squares),
 ):
     residual = float((shown - found.x).norm() / found.x.norm())
-    panel.imshow((shown * STD[0] + MEAN[0]).clamp(0, 1).permute(1, 2, 0))
+    panel.imshow((shown * STD[0] + MEAN[0]).clamp(0, 1).permute(1, 2, 0).numpy())
     panel.set_title(f"{title}\nresidual {residual:.2f}", fontsize=8)
     panel.set_axis_off()
 figure.set_label(

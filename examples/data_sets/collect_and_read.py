@@ -14,7 +14,7 @@ from captum_deconv.sources.datasets import PhotographTiles
 
 tiles = PhotographTiles(96, embedded.prepare_tile(), names=("coffee", "rocket"))
 folder = tempfile.TemporaryDirectory()
-collect(
+made = collect(
     embedded.load(),
     tiles,
     folder.name,
@@ -27,18 +27,14 @@ collect(
 # Reading it back: a sequence of dictionaries, and of every field one tensor.
 
 kept = Collection.open(folder.name)
-print(len(kept), "items;", kept[0]["name"], "is taken for", embedded.CLASSES[kept[0]["target"]])
-print("right:", f"{(kept.tensor('predicted') == embedded.CLASSES.index('coffee')).sum()} coffee")
+item = kept.by_name("coffee 0:96")
+print(len(kept), "items;", item["name"], "is taken for", embedded.CLASSES[item["target"]])
 attributions = kept.tensor("guided_backprop")
 print(tuple(attributions.shape), attributions.dtype)
 
 # %%
 # As a table:
 
-kept.to_pandas().head()
-
-# %%
-# And as a notebook shows it, the first twelve by the first method:
-
-shown = Collection.open(folder.name)
-shown
+table = kept.to_pandas()
+folder.cleanup()
+table.head()

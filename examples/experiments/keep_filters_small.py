@@ -37,4 +37,6 @@ for radius in (None, 0.1):
     print(f"radius {radius}: the largest RMS is {largest[-1]:.3f} in the end")
 panel.set(xlabel="step", ylabel="largest RMS of a filter")
 panel.legend(frameon=False)
-figure.set_label("The largest filter's RMS by step: growing without a radius, flat at 0.1 with one.")
+figure.set_label(
+    "The largest filter's RMS by step: growing without a radius, flat at 0.1 with one."
+)

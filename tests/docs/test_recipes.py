@@ -13,7 +13,7 @@ import captum_deconv
 from captum_deconv import adjoint, experiments, mirror
 from captum_deconv.cli import app
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 README = DOCS.parent / "README.md"
 PAGES = [path for path in sorted(DOCS.glob("*.md")) if ">>> " in path.read_text(encoding="utf-8")]
 
