@@ -22,6 +22,7 @@ from captum_deconv.engine.single_call import calls_once
 from captum_deconv.engine.structures import (
     Choice,
     has_gradient,
+    list_tensors,
     pick,
     replace_tensors,
 )
@@ -197,11 +198,15 @@ class Capture:
         of_input: Whether its input is captured.
         cut: Whether the rest of the model goes on from leaves with the tensors' values, so that
             nothing below the layer is differentiated.
+        through: Whether the rest of the model goes on from the captured tensors, cut or not, so
+            that its output has a gradient to them.
         stop: Whether the pass ends at the layer.
         stop_at: At which of its calls the pass ends, where they were counted.
         any_thread: Whether calls from other threads count, as DataParallel makes them.
         choice: Which of the layer's tensors is meant.
         tensors: By device, the last call's.
+        doubtful: Whether the model may have computed something else for going on with copies: of
+            two tensors that share their memory one was changed, and not the other.
     """
 
     layer: nn.Module
@@ -213,9 +218,12 @@ class Capture:
     choice: Choice = None
     stop_at: int | None = None
     tensors: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict)
+    through: bool = False
 
     def __post_init__(self) -> None:
         self._thread = threading.get_ident()
+        self._shared: list[tuple[Tensor, int, Tensor]] = []
+        self.doubtful = False
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -225,6 +233,7 @@ class Capture:
             RuntimeError: If the forward pass never ran the layer.
         """
         self._calls = 0
+        self._shared = []
         handle = self._register()
         try:
             yield
@@ -232,6 +241,10 @@ class Capture:
             pass
         finally:
             handle.remove()
+            self.doubtful = any(
+                old._version != was or new._version for old, was, new in self._shared
+            )
+            self._shared = []
         if not self.tensors:
             scripted = isinstance(self.layer, torch.jit.ScriptModule)
             raise RuntimeError(
@@ -243,7 +256,9 @@ class Capture:
         try:
             if self.of_input:
                 return self.layer.register_forward_pre_hook(lambda _, args: self._take(args))
-            return self.layer.register_forward_hook(lambda _, args, output: self._take(output))
+            return self.layer.register_forward_hook(
+                lambda _, args, output: self._take(output, args)
+            )
         except RuntimeError as error:
             if not isinstance(self.layer, torch.jit.ScriptModule):
                 raise
@@ -252,24 +267,27 @@ class Capture:
                 "the model it was scripted from"
             ) from None
 
-    def _take(self, value: Any) -> Any:
+    def _take(self, value: Any, args: Any = None) -> Any:
         if not self.any_thread and threading.get_ident() != self._thread:
             return None  # another thread's pass through the same model
         tensors = self._choose(value)
-        before = tensors
-        if self.cut:
-            tensors = tuple(_cut(tensor) for tensor in tensors)
         self._calls += 1
         if self.stop or self._calls == self.stop_at:
             self.tensors[tensors[0].device] = tensors
             raise _Reached
-        # What follows may work in place, so it goes on with copies.
+        # What follows may work in place, on these tensors or on others that share their memory.
         with torch.enable_grad():  # the model may run the layer under no_grad
-            copies = [tensor.clone() for tensor in tensors]
-        self.tensors[tensors[0].device] = tensors
+            kept = tuple(_cut(t) if self.cut else t.clone() for t in tensors)
+            self.tensors[kept[0].device] = kept
+            if not self.through:
+                return None
+            copies = [tensor.clone() for tensor in kept]
         new: dict[int, list[Tensor]] = {}
-        for old, copy in zip(before, copies, strict=True):
+        for old, copy in zip(tensors, copies, strict=True):
             new.setdefault(id(old), []).append(copy)
+            shared = self.of_input or _shares_memory(old, args)
+            if shared and not old.is_inference():
+                self._shared.append((old, old._version, copy))
         return replace_tensors(value, new)
 
     def _choose(self, value: Any) -> tuple[Tensor, ...]:
@@ -289,6 +307,15 @@ class Capture:
         return (pick(value, self.choice, owner, "layer_tensor"),)
 
 
+def _shares_memory(tensor: Tensor, args: Any) -> bool:
+    """Tell whether a layer's output lies in the memory of its input, as an in-place ReLU's does."""
+    return any(
+        part.layout is tensor.layout is torch.strided
+        and part.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
+        for _, part in list_tensors(args)
+    )
+
+
 def _cut(tensor: Tensor) -> Tensor:
     """Return a leaf with the tensor's values; one of integers stays as it is."""
     return tensor.detach().requires_grad_() if has_gradient(tensor) else tensor
@@ -300,6 +327,7 @@ def capture(
     *,
     of_input: bool = False,
     cut: bool = False,
+    through: bool = False,
     stop: bool = False,
     choice: Choice = None,
 ) -> Capture:
@@ -310,6 +338,7 @@ def capture(
         layer: The module, or its dotted name in the model.
         of_input: Capture what the layer takes rather than what it returns.
         cut: Let the model go on from leaves.
+        through: Let it go on from the captured tensors.
         stop: End the pass at the layer, provided that it is called once; where the source
             cannot prove that, the pass runs to its end and the last call counts.
         choice: Which of the layer's tensors is meant, where it has several and other things.
@@ -331,7 +360,9 @@ def capture(
     if stop:
         dotted = next((n for n, m in model.named_modules() if m is module), None)
         stop = dotted is not None and calls_once(model, dotted)
-    return Capture(module, name, of_input, cut, stop, several_devices, choice)
+    return Capture(
+        *(module, name, of_input, cut, stop, several_devices, choice), through=through or cut
+    )
 
 
 def _unwrap(forward_func: Any) -> Any:

@@ -35,7 +35,7 @@ from captum_deconv.engine.lean import (
 )
 from captum_deconv.engine.methods import Method
 from captum_deconv.engine.overriding import overridden
-from captum_deconv.engine.structures import Choice, pick, refuse
+from captum_deconv.engine.structures import Choice, have_same_values, pick, refuse
 
 Layer = nn.Module | str
 Gradients = tuple[Tensor, ...]
@@ -71,13 +71,16 @@ class ModelCall:
     device_ids: list[int] | None = None
     memory: Memory = "light"
 
-    def prepare_capture(self, *, cut: bool = False, stop: bool = False) -> forward.Capture:
+    def prepare_capture(
+        self, *, cut: bool = False, through: bool = False, stop: bool = False
+    ) -> forward.Capture:
         """Prepare the capture of the layer; as :func:`captum_deconv.engine.forward.capture`."""
         return forward.capture(
             self.forward_func,
             self.layer,
             of_input=self.of_layer_input,
             cut=cut,
+            through=through,
             stop=stop,
             choice=self.layer_tensor,
         )
@@ -176,11 +179,22 @@ class Recording(ABC, Generic[Answer]):
     def _run(self, arguments: Sequence[Any], held: modes.Pass) -> None:
         capture = self.capture = self._prepare_capture()
         lean = self.recorder
+        numbers = None if capture is None else torch.get_rng_state()
         with (
             nullcontext() if capture is None else capture.hooked(),
             nullcontext() if lean is None else held.saving(lean.saver, lean),
         ):
             self.output = forward.run(self.call.forward_func, self.leaves, arguments, held)
+        if capture is not None and numbers is not None and capture.doubtful:
+            with torch.random.fork_rng(devices=[]):
+                torch.set_rng_state(numbers)
+                output = forward.run(self.call.forward_func, self.leaves, arguments, held)
+            if not have_same_values(output, self.output):
+                raise RuntimeError(
+                    f"layer {capture.name} shares its memory with a tensor that the model changes "
+                    "in place and uses again, so that there is no gradient to the layer alone: "
+                    "explain another layer, or a neuron"
+                )
 
     def _answer(self, question: Any, *, keep: bool) -> Answer:
         answer = self._explain(question, keep)
@@ -314,7 +328,7 @@ class OfLayerAndInputs(Recording[tuple[Tensor, Tensor, Gradients]]):
     """
 
     def _prepare_capture(self) -> forward.Capture:
-        return self.call.prepare_capture()
+        return self.call.prepare_capture(through=True)
 
     def _explain(self, question: Target, keep: bool) -> tuple[Tensor, Tensor, Gradients]:
         selected = [self._select_target(question)]

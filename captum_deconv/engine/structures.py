@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Choice = int | str | Callable[[Any], Tensor] | None
@@ -39,6 +40,21 @@ def _list_parts(value: Any) -> Iterator[tuple[str, Any]]:
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
             yield f".{field.name}", getattr(value, field.name, None)
+
+
+def have_same_values(one: Any, other: Any) -> bool:
+    """Tell whether the tensors in two values of one structure are equal up to some rounding."""
+    pairs = zip(list_tensors(one), list_tensors(other), strict=True)
+    return all(
+        a.shape == b.shape and bool(((a - b).abs() <= _find_slack(b)).all())
+        for (_, a), (_, b) in pairs
+        if a.numel() and has_gradient(a)
+    )
+
+
+def _find_slack(tensor: Tensor) -> Tensor:
+    """Return how far off the values of a copied tensor's network may be, and how far not."""
+    return max(1e-3, 16 * torch.finfo(tensor.dtype).eps) * tensor.abs().max()
 
 
 def pick(value: Any, choice: Choice, owner: str, option: str) -> Tensor:

@@ -1,12 +1,15 @@
 """Bad input, from Python: one precise exception each, before anything is computed wrongly."""
 
+import oracle
 import pytest
 import torch
+from agreement import check_layer
 from torch import nn
 
 from captum_deconv import (
     Deconvnet,
     GuidedBackprop,
+    GuidedGradCam,
     InputGradient,
     LayerDeconvnet,
     LayerGradient,
@@ -316,3 +319,63 @@ def test_a_layer_that_has_two_names_is_found_by_both():
     assert forward.capture(model, relu).name == "'first'"
     assert forward.capture(model, nn.Tanh()).name == "of class Tanh"
     assert forward.capture(model, model).name == "of class ModuleDict"
+
+
+class Again(nn.Module):
+    """A layer that returns what it takes, which is changed or used by its old name after it."""
+
+    def __init__(self, after):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first = nn.Conv2d(3, 4, 3)
+        self.same = nn.Identity()
+        self.head = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 5))
+        self.after = after
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.head(self.after(self.same(x), x).mean((2, 3)))
+
+
+AFTER = {
+    "changed": lambda y, x: y + x.sub_(0.3).relu_(),
+    "used": lambda y, x: y.relu_() - 2 * x,
+    "neither": lambda y, x: y.relu_(),
+}
+
+
+@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize("of_input", [False, True])
+def test_a_neuron_of_a_tensor_that_is_changed_by_another_name(after, of_input, images):
+    def select(tensor):
+        return tensor.square().flatten(1).sum(1)  # by the values as well
+
+    model = Again(AFTER[after])
+    result = NeuronDeconvnet(model, "same").attribute(
+        images, select, attribute_to_neuron_input=of_input
+    )
+    reference = oracle.neuron_attribution(
+        *(model, model.same, images, select, "deconvnet"), of_layer_input=of_input
+    )
+    assert torch.equal(result, reference[0])
+
+
+@pytest.mark.parametrize("after", AFTER)
+@pytest.mark.parametrize("of_input", [False, True])
+def test_a_layer_that_shares_its_memory_is_right_or_an_error(after, of_input, images):
+    model = Again(AFTER[after])
+    ways = (
+        lambda: LayerDeconvnet(model, "same").attribute(
+            images, 1, attribute_to_layer_input=of_input
+        ),
+        lambda: GuidedGradCam(model, "same").attribute(
+            images, 1, attribute_to_layer_input=of_input
+        ),
+    )
+    if after == "neither":
+        check_layer(model, "same", images, 1, of_layer_input=of_input)
+        assert ways[1]().shape == images.shape
+        return
+    for way in ways:
+        with pytest.raises(RuntimeError, match="layer 'same' shares its memory with a tensor"):
+            way()

@@ -18,6 +18,7 @@ This module shares no code with the package, and imports nothing of it.
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -63,22 +64,20 @@ class _Activation(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, call, method, in_place):
-        ctx.save_for_backward(x.clone() if in_place else x)
-        ctx.call, ctx.method = call, method
-        y = call(x)
+        # Called once: it may draw random numbers.
+        with torch.enable_grad():
+            ctx.leaf = x.detach().clone().requires_grad_()
+            ctx.value = call(ctx.leaf * 1 if in_place else ctx.leaf)
+        ctx.method = method
         if in_place:
-            assert y is x
             ctx.mark_dirty(x)
-        return y
+            return x.copy_(ctx.value.detach())
+        return ctx.value.detach()
 
     @staticmethod
     def backward(ctx, signal):
-        (x,) = ctx.saved_tensors
-
         def passed(signal):
-            with torch.enable_grad():
-                leaf = x.detach().requires_grad_()
-                return torch.autograd.grad(ctx.call(leaf.clone()), leaf, signal)[0]
+            return torch.autograd.grad(ctx.value, ctx.leaf, signal, retain_graph=True)[0]
 
         return EQUATIONS[ctx.method](signal, passed), None, None, None
 
@@ -98,16 +97,21 @@ _CLAMP = _names("clamp", "clip")
 _CLAMP_MIN = _names("clamp_min")
 _THRESHOLD = _names("threshold")
 _MAXIMUM = _names("maximum", "max", "fmax")
-_LEAKY = _names("leaky_relu", "prelu", "rrelu")
+_LEAKY_RELU = _names("leaky_relu")
+_LEAKY = _LEAKY_RELU | _names("prelu", "rrelu")
 _SMOOTH = _names("elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "hardswish")
 
 FAMILIES = {"relu": set(), "leaky": _LEAKY, "all": _LEAKY | _SMOOTH}
 
 _HARDTANH_SIGNATURE = inspect.signature(F.hardtanh)
+_LEAKY_SIGNATURE = inspect.signature(lambda input, negative_slope=0.01, inplace=False: None)
 
 
 def _is_zero(value: Any) -> bool:
-    return bool((value == 0).all()) if isinstance(value, Tensor) else value == 0
+    """Tell whether a bound is zero throughout, and no signal of its own."""
+    if isinstance(value, Tensor):
+        return not value.requires_grad and bool((value == 0).all())
+    return value == 0
 
 
 def _bounds(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
@@ -120,6 +124,10 @@ def _bounds(func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> tuple[Any
         values = _HARDTANH_SIGNATURE.bind(*args, **kwargs)
         values.apply_defaults()
         return values.arguments["min_val"], values.arguments["max_val"]
+    if func in _LEAKY_RELU:
+        values = _LEAKY_SIGNATURE.bind(*args, **kwargs)
+        values.apply_defaults()
+        return None if values.arguments["negative_slope"] else (0, None)
     if func in _CLAMP:
         bounds = dict(zip(("min", "max"), args[1:], strict=False)) | kwargs
         return bounds.get("min"), bounds.get("max")
@@ -170,6 +178,8 @@ class Rectified(TorchFunctionMode):
         if not (torch.is_grad_enabled() and x.requires_grad):
             return func(*args, **kwargs)
         in_place = _works_in_place(func, args, kwargs)
+        if self.leaves(func, x, in_place):
+            return func(*args, **kwargs)
         call = functools.partial(_call, func, rest, kwargs)
         if bounds is None:
             self.calls += 1
@@ -178,6 +188,10 @@ class Rectified(TorchFunctionMode):
         if lower is None or not _is_zero(lower):
             return func(*args, **kwargs)
         return self._rectify(x, call, upper, in_place)
+
+    def leaves(self, func: Any, x: Tensor, in_place: bool) -> bool:
+        """Tell whether a rectifier is left as it is: here, none; a subclass may say otherwise."""
+        return False
 
     def _rectify(self, x: Tensor, call: Callable, upper: Any, in_place: bool) -> Tensor:
         self.calls += 1
@@ -213,18 +227,26 @@ def select(values: Tensor, index: Any) -> Tensor:
     return values[(slice(None), *(index if isinstance(index, tuple) else (index,)))].sum()
 
 
+Method = str | AbstractContextManager[Any]
+"""One of ``METHODS``, or what the forward pass runs in, such as a mode made of a subclass."""
+
+
+def _context(method: Method, activations: str) -> AbstractContextManager[Any]:
+    return Rectified(method, activations) if isinstance(method, str) else method
+
+
 def input_attribution(
     model: Callable[..., Any],
     inputs: Tensor | tuple[Tensor, ...],
     target: Any = None,
-    method: str = "input_gradient",
+    method: Method = "input_gradient",
     arguments: Sequence[Any] = (),
     activations: str = "relu",
 ) -> tuple[Tensor, ...]:
     """Return the attribution of an output to each of the inputs."""
     leaves = _leaves(inputs)
     with torch.enable_grad():
-        with Rectified(method, activations):
+        with _context(method, activations):
             output = model(*(leaf.clone() for leaf in leaves), *arguments)
         return _gradients(select(output, target), leaves)
 
@@ -234,7 +256,7 @@ def neuron_attribution(
     layer: nn.Module,
     inputs: Tensor | tuple[Tensor, ...],
     selector: Any,
-    method: str = "input_gradient",
+    method: Method = "input_gradient",
     arguments: Sequence[Any] = (),
     activations: str = "relu",
     of_layer_input: bool = False,
@@ -242,8 +264,8 @@ def neuron_attribution(
     """Return the attribution of a neuron of a layer, at its last call, to each of the inputs."""
     leaves = _leaves(inputs)
     with torch.enable_grad():
-        with Rectified(method, activations):
-            seen = _watch(layer, of_layer_input, model, leaves, arguments)[0]
+        with _context(method, activations):
+            seen = _watch(layer, of_layer_input, model, leaves, arguments, beside=True)[0]
         return _gradients(select(seen, selector), leaves)
 
 
@@ -252,27 +274,38 @@ def layer_attribution(
     layer: nn.Module,
     inputs: Tensor | tuple[Tensor, ...],
     target: Any = None,
-    method: str = "input_gradient",
+    method: Method = "input_gradient",
     arguments: Sequence[Any] = (),
     activations: str = "relu",
     of_layer_input: bool = False,
 ) -> Tensor:
     """Return the attribution of an output to what a layer takes or returns at its last call."""
     with torch.enable_grad():
-        with Rectified(method, activations):
+        with _context(method, activations):
             seen, output = _watch(layer, of_layer_input, model, _leaves(inputs), arguments)
         return _gradients(select(output, target), [seen])[0]
 
 
 def _watch(
-    layer: nn.Module, of_input: bool, model: Any, leaves: Sequence[Tensor], arguments: Any
+    layer: nn.Module,
+    of_input: bool,
+    model: Any,
+    leaves: Sequence[Tensor],
+    arguments: Any,
+    *,
+    beside: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Return the layer's tensor, kept from whatever works in place, and the model's output."""
+    """Return the layer's tensor, kept from whatever works in place, and the model's output.
+
+    The model goes on from that tensor, unless its copy is to stand beside.
+    """
     seen: list[Tensor] = []
 
     def watch(module: nn.Module, args: tuple[Any, ...], *output: Tensor) -> Any:
         tensor = args[0] if of_input else output[0]
         seen.append(tensor.clone())
+        if beside:
+            return None
         on = seen[-1].clone()
         return (on, *args[1:]) if of_input else on
 
