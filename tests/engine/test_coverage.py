@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchvision
 from opaque import Opaque
+from snapshot import Snapshot
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -22,7 +23,7 @@ from captum_deconv import (
     compare,
     coverage,
 )
-from captum_deconv.engine import rectifiers
+from captum_deconv.engine import forward, modes, rectifiers
 
 X = torch.randn(2, 6, generator=torch.Generator().manual_seed(0))
 
@@ -385,6 +386,16 @@ def test_outputs_of_any_structure():
     assert (named(found.overridden), named(found.uncovered)) == ({"ReLU": 1}, {"GELU": 1})
     with pytest.raises(RuntimeError, match="no output"):
         coverage(lambda x: {"a": x.detach()}, X)
+
+
+def test_a_report_is_of_a_pass_that_leaves_the_model_as_it_was(monkeypatch):
+    model = nn.Sequential(nn.Linear(6, 4), nn.BatchNorm1d(4), nn.ReLU()).train()
+    snapshot, passes, run = Snapshot(model, X), [], forward.run
+    monkeypatch.setattr(forward, "run", lambda *given: passes.append(given[3]) or run(*given))
+    assert coverage(model, X).complete
+    snapshot.assert_unchanged()
+    # Of which the run is told, so that it can be run again where it loads the compiler.
+    assert [type(held) for held in passes] == [modes.Pass]
 
 
 def test_coverage_in_train_mode_of_dropout_warns_once():

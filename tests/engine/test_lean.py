@@ -258,19 +258,30 @@ def test_a_row_is_in_the_order_of_its_memory_where_that_is_dense(order):
     [(a, b) for a, x in orders().items() for b, y in orders().items() if x.shape == y.shape],
 )
 def test_a_mask_is_applied_in_whatever_order_the_gradient_is(order, gradients, monkeypatch):
-    """In many parts, the last of which is of no whole number of bytes."""
+    """In many parts; some hold no whole number of bytes."""
     monkeypatch.setattr(lean, "_PART", 64)
     x = orders()[order].detach().requires_grad_()
     node = F.hardtanh(x, 0, 1).grad_fn  # which saves its input, in whatever order
     gradient = orders()[gradients].clone(memory_format=torch.preserve_format)
     expected = gradient.where((x > 0) & (x < 1), 0)
     mask = lean.Mask(node, x.detach(), lean._Arena())
+    assert mask._kept.nbytes == (x.numel() + 7) // 8
     assert torch.equal(mask.unpack(), torch.where((x > 0) & (x < 1), 0.5, 0.0))
     result = mask.apply_(gradient)
     assert torch.equal(result, expected)
     assert result is gradient
     mask.applied = True
     assert torch.equal(mask.unpack(), torch.full_like(x, 0.5))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_what_a_node_reads_of_a_mask_is_of_its_type(dtype):
+    x = torch.tensor([-1.0, 0.0, 0.5, 6.0], dtype=dtype).requires_grad_()
+    mask = lean.Mask(F.relu6(x).grad_fn, x.detach(), lean._Arena())
+    for applied, expected in ((False, [0.0, 0.0, 3.0, 0.0]), (True, [3.0] * 4)):
+        mask.applied = applied
+        assert mask.unpack().dtype == dtype
+        assert mask.unpack().tolist() == expected
 
 
 def test_bits_of_many_rows_lie_side_by_side():

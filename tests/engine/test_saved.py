@@ -118,11 +118,14 @@ def find(node, name):
 
 
 @pytest.mark.parametrize(
-    ("size", "kernel", "dilation"),
-    [((3, 20_000), (3, 1), 1), ((41, 1000), (3, 1), (20, 1)), ((2, 9), (2, 3), 1)],
+    ("size", "kernel", "dilation", "dtype"),
+    [
+        ((3, 20_000), (3, 1), 1, torch.int32),  # farther than an int16 holds
+        ((41, 1000), (3, 1), (20, 1), torch.int32),
+        ((2, 9), (2, 3), 1, torch.int16),
+    ],
 )
-def test_maxima_in_the_farthest_corner_of_their_windows(size, kernel, dilation):
-    """Farther than an ``int16`` holds, in the first two."""
+def test_maxima_in_the_farthest_corner_of_their_windows(size, kernel, dilation, dtype):
     x = torch.zeros(1, 2, *size)
     x[..., -1, :] = torch.arange(size[1])
     x.requires_grad_()
@@ -130,7 +133,10 @@ def test_maxima_in_the_farthest_corner_of_their_windows(size, kernel, dilation):
     with hooks(recorder), recorder:
         output = F.max_pool2d(x, kernel, 1, dilation=dilation)
     _, places = F.max_pool2d(x, kernel, 1, dilation=dilation, return_indices=True)
-    assert torch.equal(output.grad_fn._saved_result1, places)
+    node = output.grad_fn
+    assert torch.equal(node._saved_result1, places)
+    kept = [cell.cell_contents for cell in saved.pack_switches(node, places).__closure__]
+    assert max(kept, key=torch.Tensor.numel).dtype == dtype
     assert places.dtype == torch.int64
     assert places.max() == x[0, 0].numel() - 1
 
