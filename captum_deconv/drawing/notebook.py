@@ -30,12 +30,16 @@ _DOTS = 110
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture as an ``src``, and the text below it, which is also read aloud."""
+    """A picture as an ``src``, and the text below it, which is also read aloud.
+
+    ``rendering`` says how a browser scales it: as the squares that its pixels are, or smoothly.
+    """
 
     source: str
     text: str
     width: int
     captioned: bool = True
+    rendering: str = "auto"
 
 
 def show_attribution(attribution: Tensor, text: str, width: int = 128) -> Picture:
@@ -51,7 +55,9 @@ def show_attribution(attribution: Tensor, text: str, width: int = 128) -> Pictur
     """
     maps = attribution.detach().float()
     drawn: Array = to_colour(maps) if maps.shape[0] in (1, 3) else 1 - to_magnitude(maps)
-    return Picture(_embed((drawn * 255).round().astype(np.uint8)), text, width)
+    rendering = "pixelated" if drawn.shape[1] <= width else "auto"
+    source = _embed((drawn * 255).round().astype(np.uint8))
+    return Picture(source, text, width, rendering=rendering)
 
 
 def show_figure(figure: Figure, text: str) -> Picture:

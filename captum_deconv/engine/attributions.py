@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-_EXAMPLES = 4
+_EXAMPLES, _WIDTH = 4, 192
 
 
 class Attributions(dict[str, Any]):
@@ -27,7 +27,7 @@ class Attributions(dict[str, Any]):
                 rows.append((name, *_describe(tensor)))
                 if tensor.dim() == 4:
                     pictures += [
-                        show_attribution(each, f"{name}, example {example}")
+                        show_attribution(each, f"{name}, example {example}", _WIDTH)
                         for example, each in enumerate(tensor[:_EXAMPLES])
                     ]
         columns = ("Method", "Shape", "Smallest", "Largest")

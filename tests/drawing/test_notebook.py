@@ -73,6 +73,12 @@ def test_a_hostile_name_is_text():
     assert found.tags.count("img") == 1
 
 
+def test_pixels_are_squares_where_they_are_enlarged():
+    small, large = (show_attribution(torch.ones(3, side, side), "") for side in (64, 200))
+    assert "image-rendering: pixelated" in lay_out("", [small])
+    assert "image-rendering: auto" in lay_out("", [large])
+
+
 def test_control_unescaped_markup_is_found():
     with pytest.raises(AssertionError):
         Parsed(f"<p>{HOSTILE}</p>")
