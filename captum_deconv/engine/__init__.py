@@ -8,6 +8,7 @@ In reading order:
 - ``modes``: the modes that a pass runs in, and what of the model it would change.
 - ``structures``: pick a tensor from what a module takes or returns.
 - ``checks``: conditions on tensors' values, read from a device all at once.
+- ``hooks``: hooks on modules that no interrupt leaves there.
 - ``forward``: run the model on copies, and capture a layer on the way.
 - ``single_call``, ``aliases``: whether a pass may stop at that layer, from the model's source.
 - ``coverage``: what a rule reaches and what it misses, by name.

@@ -15,7 +15,7 @@ import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from torch.autograd.graph import Node
 from captum_deconv.engine import forward, modes, rectifiers
 from captum_deconv.engine._captum import as_arguments, as_tuple
 from captum_deconv.engine.checks import Checks
+from captum_deconv.engine.hooks import Hook, hooked
 from captum_deconv.engine.structures import list_tensors
 
 Activations = Literal["relu", "leaky", "all"]
@@ -273,10 +274,9 @@ class _Places:
     @contextmanager
     def noted(self) -> Iterator["_Places"]:
         """Take notes for as long as the context lasts."""
-        with ExitStack() as hooks:
-            for module in self._names:
-                hooks.callback(module.register_forward_pre_hook(self._enter).remove)
-                hooks.callback(module.register_forward_hook(self._leave).remove)
+        enter = [Hook(module, self._enter, before=True) for module in self._names]
+        leave = [Hook(module, self._leave) for module in self._names]
+        with hooked(*enter, *leave):
             yield self
 
     def _enter(self, module: nn.Module, args: Any) -> None:

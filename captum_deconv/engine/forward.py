@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from captum_deconv.engine.checks import Checks
+from captum_deconv.engine.hooks import Hook, hooked
 from captum_deconv.engine.modes import Pass, find_owner, modules_of
 from captum_deconv.engine.single_call import calls_once
 from captum_deconv.engine.structures import (
@@ -234,13 +234,22 @@ class Capture:
         """
         self._calls = 0
         self._shared = []
-        handle = self._register()
+        registered = False
+        take: Any = self._take_input if self.of_input else self._take_output
         try:
-            yield
+            with hooked(Hook(self.layer, take, before=self.of_input)):
+                registered = True
+                yield
         except _Reached:
             pass
+        except RuntimeError as error:
+            if registered or not isinstance(self.layer, torch.jit.ScriptModule):
+                raise
+            raise RuntimeError(
+                f"layer {self.name} is TorchScript, which lets nobody look inside ({error}): use "
+                "the model it was scripted from"
+            ) from None
         finally:
-            handle.remove()
             self.doubtful = any(
                 old._version != was or new._version for old, was, new in self._shared
             )
@@ -252,20 +261,11 @@ class Capture:
                 "calls" + (" from Python (inside TorchScript no layer can be seen)" * scripted)
             )
 
-    def _register(self) -> RemovableHandle:
-        try:
-            if self.of_input:
-                return self.layer.register_forward_pre_hook(lambda _, args: self._take(args))
-            return self.layer.register_forward_hook(
-                lambda _, args, output: self._take(output, args)
-            )
-        except RuntimeError as error:
-            if not isinstance(self.layer, torch.jit.ScriptModule):
-                raise
-            raise RuntimeError(
-                f"layer {self.name} is TorchScript, which lets nobody look inside ({error}): use "
-                "the model it was scripted from"
-            ) from None
+    def _take_input(self, module: nn.Module, args: Any) -> Any:
+        return self._take(args)
+
+    def _take_output(self, module: nn.Module, args: Any, output: Any) -> Any:
+        return self._take(output, args)
 
     def _take(self, value: Any, args: Any = None) -> Any:
         if not self.any_thread and threading.get_ident() != self._thread:

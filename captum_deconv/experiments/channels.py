@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deconv.engine import modes, rectifiers
+from captum_deconv.engine.hooks import Hook, hooked
 from captum_deconv.engine.structures import list_tensors
 from captum_deconv.experiments.watching import watched
 from captum_deconv.features.batches import plan_batches, read_batches
@@ -93,12 +94,8 @@ def find_activations(model: nn.Module, image: Tensor) -> list[Call]:
 
             return take
 
-        handles = [model.get_submodule(n).register_forward_hook(keep(n)) for n in names]
-        try:
+        with hooked(*(Hook(model.get_submodule(name), keep(name)) for name in names)):
             result = model(leaf.clone())
-        finally:
-            for handle in handles:
-                handle.remove()
         found = rectifiers.survey([t for _, t in list_tensors(result)], [leaf], "all")
         families = {rectifier.node: rectifier.family for rectifier in found.rectifiers}
         calls, counts, taken = [], Counter[str](), set()

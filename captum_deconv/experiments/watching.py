@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_deconv.engine import forward
+from captum_deconv.engine.hooks import Hook, hooked
 from captum_deconv.sources.models import LoadedModel
 
 Take = Callable[[str, Tensor], None]
@@ -32,10 +33,9 @@ def watched(model: nn.Module, layers: Sequence[str], take: Take) -> Iterator[Non
         ValueError: If the model has no such layer.
         TypeError: If a layer returns anything but a tensor of activations.
     """
-    with ExitStack() as hooks:
-        for layer in layers:
-            module = forward.capture(model, layer).layer
-            hooks.callback(module.register_forward_hook(partial(_take, take, layer)).remove)
+    modules = [forward.capture(model, layer).layer for layer in layers]
+    named = zip(modules, layers, strict=True)
+    with hooked(*(Hook(module, partial(_take, take, layer)) for module, layer in named)):
         yield
 
 

@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from captum_deconv.engine import forward, modes
 from captum_deconv.engine.fast import measure_difference
+from captum_deconv.engine.hooks import Hook, hooked
 from captum_deconv.features.batches import Batch, read_batches
 from captum_deconv.features.index import (
     ActivationIndex,
@@ -188,11 +189,11 @@ class Run:
         by_model = []
         for model in (self.model, reference):
             found: dict[str, Tensor] = {}
-            with ExitStack() as hooks, self._precision():
-                for layer in self.index.layers:
-                    keep = partial(_keep, found, layer, len(images))
-                    hook = model.get_submodule(layer).register_forward_hook(keep)
-                    hooks.callback(hook.remove)
+            hooks = (
+                Hook(model.get_submodule(layer), partial(_keep, found, layer, len(images)))
+                for layer in self.index.layers
+            )
+            with hooked(*hooks), self._precision():
                 model(images)
             by_model.append(found)
         fast, exact = by_model
@@ -226,11 +227,9 @@ class Run:
 
             return take
 
-        with ExitStack() as hooks:
-            for layer, capture in captures.items():
-                hooks.callback(capture.layer.register_forward_hook(rank(layer)).remove)
-            with suppress(_Reached):
-                yield
+        hooks = (Hook(capture.layer, rank(layer)) for layer, capture in captures.items())
+        with hooked(*hooks), suppress(_Reached):
+            yield
 
     def _rank(self, layer: str, output: Any, samples: Tensor) -> _Finding:
         activations = _check_output(layer, output, len(samples))

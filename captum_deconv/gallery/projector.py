@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from captum_deconv.engine import forward, modes
 from captum_deconv.engine.fast import measure_difference
+from captum_deconv.engine.hooks import Hook, hooked
 from captum_deconv.engine.lean import Memory
 from captum_deconv.engine.methods import Method
 from captum_deconv.engine.recording import ModelCall, OfCrops
@@ -201,16 +202,13 @@ class Projector:
     def _count_calls(self, image: Tensor) -> int:
         """Return how often a pass of an image calls the layer."""
         calls: list[None] = []
-        hook = self.capture.layer.register_forward_hook(lambda *_: calls.append(None))
 
         def work(held: modes.Pass) -> None:
             with torch.no_grad():
                 forward.run(self.model, [image[None].to(self.device)], [], held)
 
-        try:
+        with hooked(Hook(self.capture.layer, lambda *_: calls.append(None))):
             modes.differentiably(self.model, work)
-        finally:
-            hook.remove()
         return len(calls)
 
     def _look_up(self, image: Tensor) -> ReceptiveField:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from interrupts import Interrupt
 from snapshot import Snapshot
 from torch import nn
 
@@ -83,23 +84,6 @@ assert Deconvnet(branching, uncovered="raise").attribute(x).tolist() == [[1.0, 1
     assert done.returncode == 0, done.stderr[-800:]
 
 
-class Interrupt:
-    """Raises KeyboardInterrupt at one of the lines that a call runs in some files."""
-
-    def __init__(self, at, files):
-        self.at, self.files = at, files
-        self.count = 0
-
-    def __call__(self, frame, event, argument):
-        if not frame.f_code.co_filename.endswith(self.files):
-            return None
-        if event == "line":
-            self.count += 1
-            if self.count == self.at:
-                raise KeyboardInterrupt
-        return self
-
-
 FILES = ("captum_deconv/engine/modes.py", "torch/_dynamo/decorators.py")
 
 
@@ -111,24 +95,15 @@ def test_an_interrupt_at_any_line_leaves_no_mode_set():
     x = torch.ones(2, 2)
     snapshot = Snapshot(model)
 
-    def run(interrupt):
-        before = sys.gettrace()  # what measures coverage
-        sys.settrace(interrupt)
-        try:
-            modes.differentiably(model, lambda held: model[1].running_mean.add_(1))
-        finally:
-            sys.settrace(before)
+    def call():
+        modes.differentiably(model, lambda held: model[1].running_mean.add_(1))
 
-    whole = Interrupt(0, FILES)
-    run(whole)
-    assert whole.count > 60, "the lines are not seen"
+    whole = Interrupt(files=FILES)
+    whole.run(call)
+    assert len(whole.places) > 60, "the lines are not seen"
     interrupted = 0
-    for at in itertools.islice(itertools.cycle(range(1, whole.count + 1)), 5000):
-        try:
-            run(Interrupt(at, FILES))
-        except KeyboardInterrupt:
-            interrupted += 1
-            snapshot.assert_unchanged()  # here, where the exception's frames are still alive
+    for at in itertools.islice(itertools.cycle(range(1, len(whole.places) + 1)), 5000):
+        interrupted += Interrupt(at, FILES).run(call, snapshot.assert_unchanged)
     assert interrupted > 4900
     assert InputGradient(model.eval()).attribute(x, 0) is not None
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node, get_gradient_edge
 
 from captum_deconv.engine import modes
+from captum_deconv.engine.hooks import Hook, hooked
 from captum_deconv.engine.rectifiers import survey
 from captum_deconv.engine.structures import has_gradient, list_tensors
 from captum_deconv.receptive_field.field import ReceptiveField, trace
@@ -129,9 +129,8 @@ def _read(model: nn.Module, leaf: Tensor, layers: Sequence[str]) -> Network:
     given: dict[str, _Given] = {}
 
     def work(held: modes.Pass) -> Network:
-        with ExitStack() as hooks:
-            for name, module in model.named_modules():
-                hooks.callback(module.register_forward_hook(_keep(given, name, layers)).remove)
+        named = model.named_modules()
+        with hooked(*(Hook(module, _keep(given, name, layers)) for name, module in named)):
             result = model(leaf.clone())
         ends = [t for _, t in list_tensors(result) if t.requires_grad]
         if not ends:
