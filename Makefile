@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test test-all coverage compatibility release-check lint bench bench-libraries bench-methods bench-methods-smoke docs mutants clean
+.PHONY: demo test test-all test-gpu coverage compatibility release-check lint bench bench-libraries \
+        bench-methods bench-methods-smoke bench-gpu gpu docs mutants clean
 
 demo: $(READY)  ## a cat, three methods, and what excites two networks' feature maps; in demo/
 	$(BIN)/captum-deconv demo --out demo
@@ -24,6 +25,12 @@ compatibility: $(READY)  ## the tests with the lowest and with the newest of eve
 
 release-check: $(READY)  ## wheel and sdist, and README's examples with the wheel alone (6 GB)
 	$(BIN)/nox -s release
+
+gpu: $(READY)  ## which GPU there is; an error where there is none
+	$(BIN)/python benchmarks/parts/gpu.py
+
+test-gpu: gpu  ## the tests that need a GPU: bits, devices, the adjoint in every mode of cuDNN's
+	$(BIN)/python -m pytest -m gpu
 
 lint: $(READY)  ## style, types, import layers, docstrings
 	$(BIN)/ruff check .
@@ -46,6 +53,15 @@ bench: $(READY)  ## measure (an hour or two); tables on the screen, JSON in benc
 	$(BIN)/python benchmarks/occlusion.py --stride 25 --rounds 5
 	$(BIN)/python benchmarks/diagnose.py
 	$(BIN)/python benchmarks/adjoint.py
+
+bench-gpu: gpu  ## the same on a GPU; JSON in benchmarks/results/*-cuda.json
+	$(BIN)/python benchmarks/adjoint.py --device cuda
+	$(BIN)/python benchmarks/methods.py --device cuda
+	$(BIN)/python benchmarks/features.py --device cuda
+	$(BIN)/python benchmarks/memory.py --device cuda
+	$(BIN)/python benchmarks/many.py --device cuda
+	$(BIN)/python benchmarks/scan.py --device cuda --out benchmarks/results
+	$(BIN)/python benchmarks/collect.py --device cuda
 
 bench-libraries: $(READY)  ## beside the other libraries (two or three hours); docs/libraries.md
 	$(BIN)/python benchmarks/libraries

@@ -4,7 +4,8 @@ r"""Is `conv_transpose` the input gradient of every convolution that ships in to
 
 Harvests every distinct convolution of every model builder of torchvision, at the input size that it
 sees there, gives each seeded random weights and runs `captum_deconv.adjoint.check` on it, in each
-type, memory format and, on a GPU, with TF32 on and off and cuDNN deterministic or not:
+type, memory format and, on a GPU, with TF32 on and off and cuDNN as it is, deterministic, or trying
+its algorithms out:
 
     python benchmarks/adjoint.py                                  # float64 and float32
     python benchmarks/adjoint.py --dtype float16 bfloat16 --memory-format channels_last
@@ -54,13 +55,13 @@ COLUMNS = (
 
 
 def list_settings(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """List the combinations to run; TF32 and determinism are a GPU's business."""
+    """List the combinations to run; TF32 and cuDNN's modes are a GPU's business."""
     cuda = torch.device(arguments.device).type == "cuda"
     settings = []
     for dtype, layout in product(arguments.dtype, arguments.memory_format):
         for tf32 in (False, True) if cuda and dtype == "float32" else (False,):
-            for deterministic in (False, True) if cuda else (False,):
-                name = [dtype, layout] + ["tf32"] * tf32 + ["deterministic"] * deterministic
+            for mode in ("", "deterministic", "benchmark") if cuda else ("",):
+                name = [dtype, layout] + ["tf32"] * tf32 + [mode] * bool(mode)
                 settings.append(
                     {
                         "name": " ".join(name),
@@ -69,7 +70,8 @@ def list_settings(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                             torch, layout if "last" in layout else "contiguous_format"
                         ),
                         "tf32": tf32,
-                        "deterministic": deterministic,
+                        "deterministic": mode == "deterministic",
+                        "benchmark": mode == "benchmark",
                     }
                 )
     return settings
@@ -83,7 +85,7 @@ def switch(settings: dict[str, Any], device: str) -> Iterator[None]:
         return
     with torch.backends.cudnn.flags(
         enabled=True,
-        benchmark=False,
+        benchmark=settings["benchmark"],
         deterministic=settings["deterministic"],
         allow_tf32=settings["tf32"],
     ):

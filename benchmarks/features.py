@@ -202,8 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     same = all(row["difference"] <= 1e-6 for row in rows)
     if options.quick:
         return 0 if same else 1
-    kind = "cpu" if options.device == "cpu" else "gpu"
-    out = options.out or RESULTS / f"features-{kind}.json"
+    out = options.out or RESULTS / f"features-{torch.device(options.device).type}.json"
     result = {
         "machine": describe_machine(torch.device(options.device)),
         "network": "VGG-16, random weights (seed 0), 224 x 224",

@@ -10,7 +10,7 @@ FAULTS = ("dead", "saturated", "border", "uncut", "copies", "frequencies", "alia
 
 def read() -> dict[str, str]:
     """Return what the text quotes, by name."""
-    return read_atlas() | read_occlusion() | read_diagnosis()
+    return read_atlas() | read_occlusion() | read_diagnosis() | read_devices()
 
 
 def read_atlas() -> dict[str, str]:
@@ -37,6 +37,26 @@ def read_atlas() -> dict[str, str]:
         "atlas_kills": str(kills["kills"]),
         "atlas_files": str(kills["files"]),
         "atlas_different": str(len(kills["different"]) or "none"),
+    }
+
+
+def read_devices() -> dict[str, str]:
+    """Return what was measured on which device, as a table, and what was on a GPU."""
+    files: dict[str, list[str]] = {}
+    on_gpu = []
+    for path in sorted(RESULTS.glob("*.json")):
+        machine = json.loads(path.read_text(encoding="utf-8"))["machine"]
+        parts = [machine] if isinstance(machine.get("cpu_count", machine.get("cores")), int) else []
+        for part in parts or machine.values():  # of some results each part has a machine
+            device = part.get("device") or part["processor"]
+            if f"`{path.name}`" not in files.setdefault(device, []):
+                files[device].append(f"`{path.name}`")
+        on_gpu += [f"`{path.name}`"] * path.stem.endswith("cuda")
+    rows = [f"| {device} | {', '.join(names)} |" for device, names in files.items()]
+    said = f"On a GPU: {', '.join(on_gpu)}." if on_gpu else "None was measured on a GPU."
+    return {
+        "measured_on": "\n".join(["| device | results |", "|---|---|", *rows]),
+        "measured_on_gpu": said,
     }
 
 

@@ -201,9 +201,15 @@ class TestLayers:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, found none")
 class TestOnGpu:
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
-    def test_passes(self, case, dtype):
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+    @pytest.mark.parametrize("mode", ["", "deterministic", "benchmark"])
+    def test_passes(self, case, dtype, layout, mode):
         layer, size = case
-        report = adjoint.check(layer, size, dtype=dtype, device="cuda")
+        if layout is torch.channels_last and layer.weight.dim() < 4:
+            pytest.skip("there is no channels-last for layers without two axes in space")
+        modes = {name: name == mode for name in ("deterministic", "benchmark")}
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False, **modes):
+            report = adjoint.check(layer, size, dtype=dtype, device="cuda", memory_format=layout)
         assert report.passed, str(report)
         assert layer.weight.device.type == "cpu"
 

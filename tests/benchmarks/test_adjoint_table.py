@@ -109,8 +109,9 @@ class TestAdjoint:
 
     def test_lists_every_setting_of_a_gpu(self, bench):
         names = [entry["name"] for entry in bench.list_settings(bench.parse(["--device", "cuda"]))]
-        assert len(names) == len(set(names)) == (4 + 1) * 2 * 2
+        assert len(names) == len(set(names)) == (4 + 1) * 2 * 3
         assert "float32 channels_last tf32 deterministic" in names
+        assert "bfloat16 contiguous benchmark" in names
 
     def test_what_torch_lacks_is_counted_and_not_failed(self, bench, monkeypatch):
         def refuse(*args, **options):
@@ -139,7 +140,7 @@ class TestAdjoint:
     def test_runs_unchanged_on_a_gpu(self, bench, tmp_path):
         out = tmp_path / "found.json"
         assert bench.main(["--device", "cuda", *SMALL, "--out", str(out)]) == 0
-        assert len(json.loads(out.read_text())["summary"]) == 20
+        assert len(json.loads(out.read_text())["summary"]) == 30
 
 
 class TestTransposeIsNoInverse:

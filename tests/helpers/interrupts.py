@@ -40,15 +40,16 @@ class Interrupt:
             call: What to interrupt.
             look: Called after the interrupt, while the frames that it tore apart are still alive.
         """
+        before = sys.gettrace()  # what measures coverage
         sys.settrace(self)
         try:
             call()
         except KeyboardInterrupt:
-            sys.settrace(None)
+            sys.settrace(before)
             look()
             return True
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
         return False
 
     def describe(self) -> str:
