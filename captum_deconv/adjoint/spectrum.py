@@ -16,6 +16,8 @@ Example:
     (4,)
 """
 
+from __future__ import annotations
+
 import math
 import warnings
 from collections.abc import Sequence
