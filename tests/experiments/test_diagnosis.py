@@ -8,8 +8,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from captum_deconv.experiments import diagnose
+from captum_deconv.experiments import diagnose, diagnosis_figure
 from captum_deconv.experiments.channels import find_activations
+from captum_deconv.experiments.diagnosis_figure import draw_diagnosis
 from captum_deconv.experiments.filters import measure_grid, measure_likeness, measure_spectrum
 
 
@@ -284,3 +285,35 @@ def test_json_holds_it():
         "channels": 12,
     }
     assert len(record["grid"]) == 4
+
+
+def written(found):
+    """Return all that the page of a diagnosis says, in one line."""
+    figure = draw_diagnosis(found, about="about it")
+    texts = [*figure.texts, *(text for axes in figure.axes for text in axes.texts)]
+    return " ".join(text.get_text().replace("\n", " ") for text in texts)
+
+
+def test_the_page_of_a_healthy_network_says_what_was_not_measured():
+    text = written(diagnose(build(kernel=3), draw_images()))
+    assert "No finding." in text
+    assert "spectrum: not measured" in text
+    assert "grid: not measured" in text
+    assert "about it" in text
+
+
+def test_the_page_tells_the_grid_and_the_layers_it_leaves_out(monkeypatch):
+    network = build(kernel=9, stride=4)
+    with torch.no_grad():
+        network[0].weight.zero_()
+        network[0].weight[torch.arange(12), torch.arange(12) % 3, 4, 4] = 1.0
+        network[2].bias[:4] = -1e3
+    found = diagnose(network, draw_images())
+    rows = len([*found.layers, *found.filters])
+    monkeypatch.setattr(diagnosis_figure, "_MOST_ROWS", 1)
+    monkeypatch.setattr(diagnosis_figure, "_MOST_FINDINGS", 1)
+    text = written(found)
+    assert "grid of 4 pixels: 3.9 (wrong above" in text
+    assert f"{rows - 1} layers with less wrong are left out" in text
+    assert f"and {len(found.findings) - 1} more findings." in text
+    assert len(found.findings) > 1
