@@ -1,13 +1,15 @@
 """A model on images that differ in a box computes what it computes on the whole images."""
 
+import math
 import warnings
 
 import pytest
 import torch
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captum_deconv.receptive_field import changed, changes
 from captum_deconv.receptive_field.changed import Changed, sum_channel, whole
 from captum_deconv.receptive_field.changes import Changes
 
@@ -65,18 +67,34 @@ OPERATIONS = {
     "transposed": lambda x: F.conv_transpose2d(x, draw(6, 4, 3, 3), stride=2),
     "max": lambda x: F.max_pool2d(x, 3, 2, 1),
     "max, rounded up": lambda x: F.max_pool2d(x, 3, 2, ceil_mode=True),
+    "max of windows side by side": lambda x: F.max_pool2d(x, 2),
+    "max, oblong": lambda x: F.max_pool2d(x, (1, 3), (1, 2), (0, 1), (1, 2)),
     "mean": lambda x: F.avg_pool2d(x, 3, 2, 1),
+    "mean of windows side by side": lambda x: F.avg_pool2d(x, 2),
+    "mean, oblong": lambda x: F.avg_pool2d(x, (1, 3), (1, 2), (0, 1)),
+    "mean without padding, not counted": lambda x: F.avg_pool2d(x, 3, count_include_pad=False),
+    "mean by a divisor": lambda x: F.avg_pool2d(x, 3, 2, 1, divisor_override=5),
     "mean, not counted": lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False),
     "mean, rounded up": lambda x: F.avg_pool2d(x, 3, 2, ceil_mode=True),
     "switches": lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_indices=True), 2),
     "in place": lambda x: F.relu_(x.add_(1)).mul_(2),
     "padded": lambda x: F.max_pool2d(F.pad(x, (0, 1, 2, 0), value=9.0), 2),
+    "padded at the sides": lambda x: F.pad(x, (3, 1)),
+    "channels padded": lambda x: F.pad(x, (0, 0, 0, 0, 1, 2)),
     "cropped": lambda x: F.pad(x, (-3, 0, 0, -5)),
     "reflected": lambda x: F.pad(x, (2, 2, 2, 2), mode="reflect"),
     "channels joined": lambda x: torch.cat([F.conv2d(x, draw(2, 6, 7, 7), padding=3), x], 1),
+    "channels joined, from behind": lambda x: torch.cat([x * 2, x], -3),
+    "maps of two sizes joined": lambda x: torch.cat([x, F.max_pool2d(x, 3, 1, 1)[:, :2]], 1),
+    "rows joined": lambda x: torch.cat([x, x], 2),
+    "joined with plain maps": lambda x: torch.cat([x, torch.ones_like(whole(x))], 1),
     "images joined": lambda x: torch.cat([x, x], 0),
     "skip": lambda x: x + F.conv2d(x, draw(6, 6, 5, 5), padding=2),
     "scaled": lambda x: x * SCALE.to(x),
+    "scaled from the left": lambda x: SCALE.to(x)[0] * x - 2,
+    "scaled by one number": lambda x: x / torch.full((1, 1, 1, 1, 1), 3.0).to(x)[0],
+    "each image scaled": lambda x: x * torch.arange(1.0, len(x) + 1).to(x)[:, None, None, None],
+    "each row scaled": lambda x: x * torch.arange(64.0).to(x)[:, None],
     "gated": lambda x: x * x.mean((2, 3), keepdim=True).sigmoid(),
     "of places": lambda x: x + torch.arange(64.0, dtype=x.dtype),
     "slice in place": lambda x: (x[:, :2].mul_(3), x * 1)[1],
@@ -96,6 +114,45 @@ def test_an_operation_gives_what_it_gives(name):
     torch.manual_seed(0)
     model = Rest(OPERATIONS[name]).double().eval()
     assert_same(model, draw(3, 64, 64))
+
+
+# What mixes all places, images or channels, or asks for values, gets the whole maps; what has to
+# see them written, or switches, ends the following.
+WHOLE = {
+    *("transposed", "mean, not counted", "mean, rounded up", "cropped", "reflected", "gated"),
+    *("images joined", "rows joined", "joined with plain maps", "maps of two sizes joined"),
+    *("each image scaled", "each row scaled", "of places", "channels padded", "layer norm"),
+    *("slice in place", "whole in place", "upsampled", "shuffled", "asked"),
+}
+ENDS = {"switches": TypeError, "broadcast in place": TypeError, "numpy": RuntimeError}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_an_operation_is_followed_or_gets_the_whole_maps(name):
+    """Whichever it is, the result is right; that it is followed is seen here alone."""
+    torch.manual_seed(0)
+    model = Rest(OPERATIONS[name]).double().eval()
+    boxes, image = BOXES[:2], draw(3, 64, 64)
+    maps = changes._fill(image[None], boxes, VALUE, changed.Known())
+    with torch.no_grad():
+        if name in ENDS:
+            with pytest.raises(ENDS[name]):
+                model(maps)
+            return
+        found = model(maps)
+        expected = model(cover(image, boxes))
+    if name in WHOLE:
+        assert type(found) is Tensor or found._whole is not None
+    else:
+        assert type(found) is Changed
+        assert found._whole is None
+        assert found.patches[0, 0].numel() < 0.2 * math.prod(found.shape[2:])
+        assert found.shape == expected.shape
+        total = sum_channel(found, 1)
+        torch.testing.assert_close(total, expected[:, 1].sum((1, 2)), rtol=1e-12, atol=1e-9)
+        assert found._whole is None
+    torch.testing.assert_close(whole(found), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(sum_channel(found, 1), expected[:, 1].sum((1, 2)))
 
 
 def test_only_what_changes_is_computed():
