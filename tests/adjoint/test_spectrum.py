@@ -131,17 +131,36 @@ class TestSpectrum:
 
     def test_reconstruct_refuses_other_images(self):
         conv = nn.Conv2d(2, 3, 3)
-        for image, kind in (
-            (torch.ones(2, 9, 9, dtype=torch.uint8), TypeError),
-            ([[1.0]], TypeError),
-            (torch.ones(9, 9), ValueError),
-            (torch.ones(3, 2, 9, 9), ValueError),
-            (torch.ones(0, 9, 9), ValueError),
-            (torch.ones(1, 9, 9), ValueError),
-            (torch.ones(2, 2, 2), ValueError),
+        for image, kind, says in (
+            (torch.ones(2, 9, 9, dtype=torch.uint8), TypeError, "point tensor, not torch.uint8"),
+            ([[1.0]], TypeError, "point tensor, not list"),
+            (torch.ones(9, 9), ValueError, r"one image with 3 axes.* got the shape \(9, 9\)"),
+            (torch.ones(3, 2, 9, 9), ValueError, r"batch axis of 1; got the shape \(3, 2, 9, 9\)"),
+            (torch.ones(0, 9, 9), ValueError, r"got the shape \(0, 9, 9\)"),
+            (torch.ones(1, 9, 9), ValueError, "Conv2d takes 2 channels, not 1"),
+            (torch.ones(2, 2, 2), ValueError, "at least 3"),
         ):
-            with pytest.raises(kind):
+            with pytest.raises(kind, match=says):
                 adjoint.reconstruct(conv, image)
+        with pytest.raises(ValueError, match="Linear takes one image with 1 axes"):
+            adjoint.reconstruct(nn.Linear(4, 3), torch.ones(2, 4))
+
+    def test_reconstruct_takes_any_type_a_linear_layer_and_a_single_value(self):
+        linear = nn.Linear(4, 3, bias=False)
+        image = torch.rand(4)
+        for given in (image, image[None], image.requires_grad_()):
+            found = adjoint.reconstruct(linear, given)
+            assert [part.dtype for part in found[:5]] == [torch.float64] * 5
+            assert torch.equal(found.x, image.detach().double())
+            assert not found.x.requires_grad
+            expected = linear(image).double().detach()
+            torch.testing.assert_close(found.activation, expected, rtol=1e-6, atol=1e-6)
+        one = nn.Linear(1, 1, bias=False).double()
+        weight, value = one.weight.item(), torch.tensor([2.0], dtype=torch.float64)
+        found = adjoint.reconstruct(one, value)
+        assert found.transposed.item() == pytest.approx(2 * weight**2)
+        value.fill_(9)
+        assert found.x.item() == 2  # a copy
 
     def test_singular_values_of_a_large_layer_are_refused(self):
         with pytest.raises(ValueError, match="spectrum=True"):
