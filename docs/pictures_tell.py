@@ -119,6 +119,7 @@ def read(record: Record) -> dict[str, str]:
         "tell_few": str(images["sanity_cascading"]["spearman_abs"]["edges"]["images"]),
         "tell_boxes": str(images["inside"]["share"]["edges"]["images"]),
         "tell_area": f"{record.truth['area']:.0%}",
+        "tell_guided_over": f"{record.share('guided_backprop', 'shape') / record.truth['area']:.1f}",
         "tell_truths": str(record.truth["images"]),
         "tell_shape_accuracy": f"{record.truth['networks']['shape']['accuracy']:.0%}",
         "tell_background_accuracy": f"{record.truth['networks']['background']['accuracy']:.0%}",
@@ -151,6 +152,10 @@ def check(record: Record, shown: dict[tuple[str, str], float]) -> None:
             record.mean(metric, "deconvnet", small) < 0.4
             for metric in ("other_class", "noise_start", "convergence")
         ),
+        "and guided backprop less": all(
+            0.6 < record.mean(metric, "guided_backprop", small) < 0.95
+            for metric in ("other_class", "noise_start", "convergence")
+        ),
         "guided backprop keeps most when the network is random": all(
             record.mean("sanity_cascading", "guided_backprop", network)
             >= max(record.mean("sanity_cascading", m, network) for m in TOLD if m != "edges")
@@ -162,6 +167,7 @@ def check(record: Record, shown: dict[tuple[str, str], float]) -> None:
         ),
         "where the truth is known, guided backprop finds it better than the gradient": (
             record.share("guided_backprop", "shape") > 2 * record.share("input_gradient", "shape")
+            and record.share("guided_backprop", "shape") > 3 * record.truth["area"]
             and record.share("guided_backprop", "background") < record.truth["area"]
         ),
         "the picture shows it": all(

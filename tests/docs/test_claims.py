@@ -62,3 +62,28 @@ def test_the_tables_hold_the_numbers(record):
     # Of fewer images than the others.
     assert "†" in next(line for line in found["tell_depends"].split("\n") if "| Grad-CAM" in line)
     assert f"{record['truth']['methods']['gradcam']['shape']['mean']:.0%}" in found["tell_where"]
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (("truth", "methods", "guided_backprop", "shape"), "where the truth is known"),
+        (("truth", "methods", "guided_backprop", "background"), "where the truth is known"),
+    ],
+)
+def test_another_truth_does_not(record, shown, place, said):
+    changed = copy.deepcopy(record)
+    found = changed
+    for key in place:
+        found = found[key]
+    found["mean"] = 0.15
+    with pytest.raises(pictures_tell.ClaimError, match=said):
+        pictures_tell.check(pictures_tell.Record(changed), shown)
+
+
+def test_a_better_box_than_the_edge_detectors_does_not(record, shown):
+    changed = copy.deepcopy(record)
+    inside = changed["results"]["embedded"]["summary"]["inside"]["over box"]
+    inside["guided_backprop"]["mean"] += 1
+    with pytest.raises(pictures_tell.ClaimError, match="an edge detector is as good"):
+        pictures_tell.check(pictures_tell.Record(changed), shown)
