@@ -100,6 +100,7 @@ def read(record: Record) -> dict[str, str]:
         for method in TOLD
     ]
     images = record.results["embedded"]["summary"]
+    over = record.share("guided_backprop", "shape") / record.truth["area"]
     return {
         "tell_depends": "\n".join(
             [
@@ -119,7 +120,7 @@ def read(record: Record) -> dict[str, str]:
         "tell_few": str(images["sanity_cascading"]["spearman_abs"]["edges"]["images"]),
         "tell_boxes": str(images["inside"]["share"]["edges"]["images"]),
         "tell_area": f"{record.truth['area']:.0%}",
-        "tell_guided_over": f"{record.share('guided_backprop', 'shape') / record.truth['area']:.1f}",
+        "tell_guided_over": f"{over:.1f}",
         "tell_truths": str(record.truth["images"]),
         "tell_shape_accuracy": f"{record.truth['networks']['shape']['accuracy']:.0%}",
         "tell_background_accuracy": f"{record.truth['networks']['background']['accuracy']:.0%}",

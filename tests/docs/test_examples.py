@@ -19,7 +19,7 @@ nbformat = pytest.importorskip("nbformat", reason="the extra docs is not install
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
-PRINTED = {"collect_and_read", "dictionary", "see_coverage"}
+PRINTED = {"collect_and_read", "dictionary", "see_coverage", "short_of_memory"}
 """Those that draw nothing."""
 PICTURE = re.compile(r"data:image/webp;base64,([^\"]+)")
 
@@ -53,7 +53,7 @@ def test_there_is_an_example_for_each_way_in():
         *("GuidedBackprop(", "NeuronDeconvnet(", "LayerDeconvnet", "GuidedGradCam(", "output="),
         *("features.scan(", "gallery.project(", "gallery.atlas(", "evolution(", "comparison.run("),
         *("occlude(", "measure_invariance(", "correspond(", "diagnose(", "renormalise("),
-        *("adjoint.check(", "Mirror("),
+        *("adjoint.check(", "Mirror(", "receptive_field.of(", "memory=", "add_attributions("),
     ):
         assert name in text, name
 
