@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from captum_deconv.engine.checks import Checks
 from captum_deconv.engine.hooks import Hook, hooked
 from captum_deconv.engine.modes import Pass, find_owner, modules_of
+from captum_deconv.engine.saved import mark_wanted
 from captum_deconv.engine.single_call import calls_once
 from captum_deconv.engine.structures import (
     Choice,
@@ -281,6 +282,8 @@ class Capture:
             self.tensors[kept[0].device] = kept
             if not self.through:
                 return None
+            for tensor in kept:
+                mark_wanted(tensor)
             copies = [tensor.clone() for tensor in kept]
         new: dict[int, list[Tensor]] = {}
         for old, copy in zip(tensors, copies, strict=True):

@@ -38,10 +38,21 @@ def _weight_at(index: int) -> Callable[[Any], bool]:
     return lambda node: _is_weight(node.next_functions[index][0])
 
 
+def mark_wanted(tensor: Tensor) -> None:
+    """Mark a tensor that a gradient is wanted to, so that it is never taken for a weight."""
+    if tensor.grad_fn is not None:
+        tensor.grad_fn.metadata[_WANTED] = True
+
+
+_WANTED = "captum_deconv: a gradient to it is wanted"
+
+
 def _is_weight(node: Any, depth: int = 6) -> bool:
     """Tell whether nothing but the model's parameters leads to a node."""
     if node is None:
         return True
+    if _WANTED in node.metadata:
+        return False
     if type(node).__name__ == "AccumulateGrad":
         return isinstance(node.variable, nn.Parameter)
     successors = node.next_functions

@@ -156,6 +156,18 @@ def test_a_rectifier_on_a_slice_of_what_was_transposed(rectify, memory):
 
 
 @pytest.mark.parametrize("memory", MEMORY)
+def test_a_layer_that_makes_a_weight(memory, poison):
+    torch.manual_seed(0)
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 4, 3))
+    model = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(4 * 14 * 14, 5))
+    images, layer = torch.randn(4, 3, 16, 16), "0.parametrizations.weight.0"
+    for kind in (LayerDeconvnet, GuidedGradCam):
+        expected = kind(model, layer, memory="autograd").attribute(images, 2)
+        assert expected.any()
+        assert torch.equal(kind(model, layer, memory=memory).attribute(images, 2), expected)
+
+
+@pytest.mark.parametrize("memory", MEMORY)
 def test_other_questions(memory, model, images):
     for cls, layer, question in (
         (NeuronDeconvnet, "conv2", (1, 2, 2)),
