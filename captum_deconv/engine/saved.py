@@ -40,8 +40,9 @@ def _weight_at(index: int) -> Callable[[Any], bool]:
 
 def mark_wanted(tensor: Tensor) -> None:
     """Mark a tensor that a gradient is wanted to, so that it is never taken for a weight."""
-    if tensor.grad_fn is not None:
-        tensor.grad_fn.metadata[_WANTED] = True
+    node: Any = tensor.grad_fn
+    if node is not None:
+        node.metadata[_WANTED] = True
 
 
 _WANTED = "captum_deconv: a gradient to it is wanted"
