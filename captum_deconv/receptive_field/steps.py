@@ -182,14 +182,20 @@ class Interpolation:
 
     def go_back(self, interval: Interval, size: int, *, bounded: bool) -> Interval:
         """Return the positions that are read; at the border they stay on it."""
-        low, high = (self.scale * end + self.shift for end in interval)
-        if bounded and self.reach == 1:
-            low, high = max(low, Fraction(0)), max(high, Fraction(0))
-        first, last = math.floor(low), math.floor(high)
-        if self.reach and high != last:
-            last += self.reach
-        if self.reach == 2 and low != first:
-            first -= 1
+        first, last = interval
+        # A place that falls on a position reads that one alone, so its neighbour may read on.
+        ends = (first, min(first + 1, last), max(last - 1, first), last)
+        seen = [self._read(self.scale * end + self.shift, bounded) for end in ends]
+        first, last = min(read.first for read in seen), max(read.last for read in seen)
         if bounded:
             first, last = (min(max(end, 0), size - 1) for end in (first, last))
         return Interval(first, last)
+
+    def _read(self, place: Fraction, bounded: bool) -> Interval:
+        """Return the positions around a place that count there."""
+        if bounded and self.reach == 1:
+            place = max(place, Fraction(0))
+        below = math.floor(place)
+        if self.reach == 0 or place == below:
+            return Interval(below, below)
+        return Interval(below - (self.reach == 2), below + self.reach)

@@ -255,6 +255,13 @@ LOCAL = {
     "bilinear corners": (2, nn.Upsample(size=(23, 6), mode="bilinear", align_corners=True)),
     "trilinear": (3, nn.Upsample(scale_factor=2, mode="trilinear")),
     "bicubic": (2, nn.Upsample(scale_factor=2, mode="bicubic")),
+    # Of which every third place falls on a position of the input, and its neighbours do not.
+    "bicubic corners": (
+        2,
+        nn.Sequential(
+            nn.Upsample(size=(34, 28), mode="bicubic", align_corners=True), conv(kernel_size=2)
+        ),
+    ),
     "pixel shuffle": (2, nn.Sequential(Call(lambda x: x.repeat(1, 2, 1, 1)), nn.PixelShuffle(2))),
     "pixel unshuffle": (2, nn.PixelUnshuffle(2)),
     "activations": (
