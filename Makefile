@@ -82,7 +82,7 @@ docs: $(READY)  ## the documentation, warnings are errors
 	$(BIN)/python docs/check_links.py docs/_build/html
 
 clean:
-	rm -rf $(VENV) .nox build dist demo docs/_build docs/examples mutants *.egg-info
+	rm -rf $(VENV) .nox build dist demo docs/_build docs/_examples mutants *.egg-info
 
 # torch and torchvision come in matching releases, so both are left to pip to choose.
 $(READY): pyproject.toml

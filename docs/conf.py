@@ -37,11 +37,11 @@ warnings.filterwarnings("ignore", "Setting backward hooks on ReLU activations")
 # The tour is shown as it was kept; a test runs it. The examples are run here, and must not fail.
 nb_execution_mode = "off"
 sphinx_gallery_conf = {
-    "examples_dirs": "../examples",
-    "gallery_dirs": "examples",
+    "examples_dirs": "examples",
+    "gallery_dirs": "_examples",
     "filename_pattern": r"\.py$",
     "subsection_order": [
-        f"../examples/{room}"
+        f"examples/{room}"
         for room in ("attribution", "feature_maps", "data_sets", "experiments", "convolutions")
     ],
     "image_scrapers": ("scraping.scrape",),
@@ -55,7 +55,7 @@ sphinx_gallery_conf = {
     "show_signature": False,
 }
 
-exclude_patterns = ["_build", "examples/**/*.ipynb", "sg_execution_times.rst"]
+exclude_patterns = ["_build", "examples", "_examples/**/*.ipynb", "sg_execution_times.rst"]
 html_theme = "furo"
 html_title = "captum_deconv"
 html_static_path = ["_static"]

@@ -18,7 +18,7 @@ from PIL import Image
 nbformat = pytest.importorskip("nbformat", reason="the extra docs is not installed")
 
 ROOT = Path(__file__).parents[2]
-EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
+EXAMPLES = sorted((ROOT / "docs/examples").rglob("*.py"))
 PRINTED = {"collect_and_read", "dictionary", "see_coverage", "short_of_memory"}
 """Those that draw nothing."""
 PICTURE = re.compile(r"data:image/webp;base64,([^\"]+)")

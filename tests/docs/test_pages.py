@@ -15,7 +15,13 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 READ = (
     *("index", "tour", "theory", "what-pictures-tell", "howto", "which-method", "methods", "zoo"),
-    *("reference", "experiments", "search", "examples/index", "examples/attribution/see_coverage"),
+    *(
+        "reference",
+        "experiments",
+        "search",
+        "_examples/index",
+        "_examples/attribution/see_coverage",
+    ),
 )
 CONF = """
 import sys
@@ -54,10 +60,9 @@ def pages(tmp_path_factory):
     """Return all pages, built anew."""
     pytest.importorskip("sphinx_gallery", reason="the extra docs is not installed")
     here = tmp_path_factory.mktemp("repository")
-    left = shutil.ignore_patterns("_build", "examples")
+    left = shutil.ignore_patterns("_build", "_examples")
     shutil.copytree(DOCS, here / "docs", ignore=left)
-    for name in ("examples", "benchmarks/results"):
-        shutil.copytree(ROOT / name, here / name)
+    shutil.copytree(ROOT / "benchmarks/results", here / "benchmarks/results")
     return build(here / "docs", here / "html")
 
 
