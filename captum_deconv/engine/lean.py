@@ -305,11 +305,10 @@ class Recorder(TorchFunctionMode):
         seen: set[Any] = set()
         while waiting:
             node = waiting.pop()
-            name = type(node).__name__
-            if name == "AccumulateGrad" or node in seen or node._sequence_nr() < begun:
+            if node in seen or node._sequence_nr() < begun:
                 continue
             seen.add(node)
-            reads = READS.get(name)
+            reads = READS.get(type(node).__name__)
             if reads is not None and reads.holds(node):
                 self._let_go(node, reads)
             waiting += [successor for successor, _ in node.next_functions if successor is not None]

@@ -155,6 +155,23 @@ def test_a_rectifier_on_a_slice_of_what_was_transposed(rectify, memory):
     assert_same_as_autograds(forward, images, 0, memory)
 
 
+@pytest.mark.parametrize("memory", [*MEMORY, "autograd"])
+def test_a_checkpoint_is_run_twice_however_little_is_kept(memory):
+    """To look at what its nodes saved would run it again, at each call that follows."""
+    calls = []
+
+    def part(x):
+        calls.append(x)
+        return torch.relu(x * 2)
+
+    def forward(x):
+        x = checkpoint(part, x.repeat(1, 1, 1, 20), use_reentrant=False)
+        return F.relu6(torch.relu(x) - 1).flatten(1)
+
+    InputGradient(forward, memory=memory).attribute(torch.randn(2, 3, 8, 8), 1)
+    assert len(calls) == 2
+
+
 @pytest.mark.parametrize("memory", MEMORY)
 def test_a_layer_that_makes_a_weight(memory, poison):
     torch.manual_seed(0)
