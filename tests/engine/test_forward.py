@@ -247,7 +247,7 @@ def counted(failures):
     return model, calls
 
 
-def test_a_pass_that_loaded_the_compiler_is_run_again(images):
+def test_a_pass_that_came_too_early_is_run_again(images):
     for failures in (0, 1):
         model, calls = counted(failures)
         assert torch.equal(forward.run(model, [images], [2], Held(True)), images * 2 * 2)
