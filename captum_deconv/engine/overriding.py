@@ -152,12 +152,8 @@ class EveryBackward(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is not torch.autograd.grad:
             return func(*args, **kwargs)
-        named = [kwargs[name] for name in ("outputs", "inputs") if name in kwargs]
-        outputs, inputs = (*args, *named)[:2]
-        found = self.examine(_as_list(outputs), _as_list(inputs))
+        # However it was called: torch hands on tuples, by their places.
+        outputs, inputs = args[:2]
+        found = self.examine(outputs, inputs)
         with overridden(found.rectifiers, self.rule):
             return func(*args, **kwargs)
-
-
-def _as_list(tensors: Tensor | Sequence[Tensor]) -> list[Tensor]:
-    return [tensors] if isinstance(tensors, Tensor) else list(tensors)

@@ -248,7 +248,18 @@ def test_a_network_without_rectifiers():
     assert torch.equal(result, InputGradient(model).attribute(X, 1))
     with pytest.raises(RectifierCoverageError, match="plain gradient"):
         Deconvnet(model, uncovered="raise").attribute(X, 1)
-    assert "every method returns the plain gradient" in str(coverage(model, X))
+    assert str(coverage(model, X)) == "overridden: nothing; every method returns the plain gradient"
+
+
+def test_all_that_is_left_is_said_in_one_warning():
+    model = nn.Sequential(nn.Linear(6, 4), nn.GELU(), nn.ReLU(), nn.LeakyReLU(), nn.GELU())
+    with pytest.raises(RectifierCoverageError) as said:
+        GuidedBackprop(model, uncovered="raise").attribute(X, 1)
+    assert str(said.value) == (
+        "left with its ordinary gradient: GELU (GeluBackward0): 2; "
+        'activations="all" overrides it, which no paper defines; '
+        'LeakyReLU (LeakyReluBackward0): 1; activations="leaky" overrides it'
+    )
 
 
 def test_no_rectifier_below_a_neuron_or_above_a_layer_is_normal(model, images):

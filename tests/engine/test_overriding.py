@@ -26,7 +26,7 @@ def graph():
         lambda y, x: torch.autograd.grad(y, inputs=x, grad_outputs=SIGNAL),
         lambda y, x: torch.autograd.grad(outputs=y, inputs=x, grad_outputs=SIGNAL),
         lambda y, x: torch.autograd.grad(inputs=(x,), grad_outputs=(SIGNAL,), outputs=(y,)),
-        lambda y, x: torch.autograd.grad(torch.sum(y * SIGNAL, dim=1).sum(), [x]),
+        lambda y, x: torch.autograd.grad((torch.sum(y * SIGNAL, dim=1) * torch.ones(2)).sum(), [x]),
     ],
 )
 def test_every_way_to_ask_for_a_gradient_meets_the_rule(call):
