@@ -46,15 +46,16 @@ def have_same_values(one: Any, other: Any) -> bool:
     """Tell whether the tensors in two values of one structure are equal up to some rounding."""
     pairs = zip(list_tensors(one), list_tensors(other), strict=True)
     return all(
-        a.shape == b.shape and bool(((a - b).abs() <= _find_slack(b)).all())
-        for (_, a), (_, b) in pairs
-        if a.numel() and has_gradient(a)
+        a.shape == b.shape and _are_close(a, b) for (_, a), (_, b) in pairs if has_gradient(a)
     )
 
 
-def _find_slack(tensor: Tensor) -> Tensor:
-    """Return how far off the values of a copied tensor's network may be, and how far not."""
-    return max(1e-3, 16 * torch.finfo(tensor.dtype).eps) * tensor.abs().max()
+def _are_close(a: Tensor, b: Tensor) -> bool:
+    if not a.numel():
+        return True
+    slack = max(1e-3, 16 * torch.finfo(b.dtype).eps) * b.abs().max()
+    same = (a == b) | (a.isnan() & b.isnan())
+    return bool((same | ((a - b).abs() <= slack)).all())
 
 
 def pick(value: Any, choice: Choice, owner: str, option: str) -> Tensor:
