@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .PHONY: demo test test-all test-gpu coverage compatibility release-check lint bench bench-libraries \
-        bench-methods bench-methods-smoke bench-gpu gpu docs mutants clean
+        bench-methods bench-methods-smoke bench-gpu gpu docs mutants fuzz clean
 
 demo: $(READY)  ## a cat, three methods, and what excites two networks' feature maps; in demo/
 	$(BIN)/captum-deconv demo --out demo
@@ -31,6 +31,9 @@ gpu: $(READY)  ## which GPU there is; an error where there is none
 
 test-gpu: gpu  ## the tests that need a GPU: bits, devices, the adjoint in every mode of cuDNN's
 	$(BIN)/python -m pytest -m gpu
+
+fuzz: $(READY)  ## 50,000 random networks against the reference (half an hour; goes on where it was killed)
+	$(BIN)/python benchmarks/fuzz.py
 
 lint: $(READY)  ## style, types, import layers, docstrings
 	$(BIN)/ruff check .

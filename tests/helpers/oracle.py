@@ -104,9 +104,7 @@ _SMOOTH = _names("elu", "selu", "celu", "gelu", "silu", "mish", "softplus", "har
 FAMILIES = {"relu": set(), "leaky": _LEAKY, "all": _LEAKY | _SMOOTH}
 
 _HARDTANH_SIGNATURE = inspect.signature(F.hardtanh)
-_LEAKY_SIGNATURE = inspect.signature(
-    lambda input, negative_slope=0.01, inplace=False: None  # noqa: A006  # the function's own
-)
+_LEAKY_SIGNATURE = inspect.signature(F.leaky_relu)
 
 
 def _is_zero(value: Any) -> bool:
