@@ -13,7 +13,7 @@ from fuzzing.operations import OPERATIONS
 from fuzzing.plans import KINDS, Mix, Operate, Plan, Question, Rectify
 from fuzzing.rectifying import ALL, ON_VIEWS, PLACES
 
-from captum_deconv.engine import coverage, forward, modes, rectifiers, rules, saved
+from captum_deconv.engine import coverage, hooks, modes, rectifiers, rules, saved
 
 LOTS = range(6)  # of fifty examples
 
@@ -118,11 +118,6 @@ def keep_no_buffers(kept, token, buffers):
         kept._values.pop(id(buffer), None)
 
 
-def register_twice(capture, register=forward.Capture._register):
-    register(capture)
-    return register(capture)
-
-
 FAULTS = {
     "a spelling is missed": lambda patch: patch.delitem(
         rectifiers._ACTIVATIONS, "HardtanhBackward0"
@@ -137,7 +132,7 @@ FAULTS = {
     "too little is kept": lambda patch: patch.setitem(
         saved.READS, "SigmoidBackward0", saved.Reads(("result",))
     ),
-    "a hook stays": lambda patch: patch.setattr(forward.Capture, "_register", register_twice),
+    "a hook stays": lambda patch: patch.setattr(hooks.Hook, "remove", lambda hook: None),
     "statistics change": lambda patch: patch.setattr(modes._KeptBuffers, "let_go", keep_no_buffers),
     "nothing is told": lambda patch: patch.setattr(
         coverage.Guard, "check_survey", lambda *_, **__: None
