@@ -121,6 +121,7 @@ class TestSpectrum:
         assert throws_away.least_squares_residual > 0.8
 
     def test_reconstruct_of_a_larger_layer_has_the_leading_values(self, monkeypatch):
+        torch.manual_seed(0)
         conv = nn.Conv2d(2, 3, 3)
         everything = adjoint.reconstruct(conv, torch.rand(1, 2, 9, 9)).singular_values
         monkeypatch.setattr("captum_deconv.adjoint.spectrum._DENSE_SIDE", 0)
