@@ -1,5 +1,7 @@
 """Bad input, from Python: one precise exception each, before anything is computed wrongly."""
 
+import functools
+
 import oracle
 import pytest
 import torch
@@ -379,3 +381,40 @@ def test_a_layer_that_shares_its_memory_is_right_or_an_error(after, of_input, im
     for way in ways:
         with pytest.raises(RuntimeError, match="layer 'same' shares its memory with a tensor"):
             way()
+
+
+class Wrapper(nn.Module):
+    """As ``torch.compile`` wraps a module."""
+
+    def __init__(self, module):
+        super().__init__()
+        self._orig_mod = module
+
+    def forward(self, x):
+        return self._orig_mod(x)
+
+
+def test_a_layer_is_found_through_what_is_around_the_model(images):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    for around in (model, model.forward, functools.partial(model.forward), Wrapper(model)):
+        assert forward.capture(around, "1").layer is model[1]
+    found = forward.capture(Wrapper(nn.DataParallel(model)), model[1])
+    assert (found.name, found.layer) == ("'1'", model[1])
+    assert (found.of_input, found.cut, found.stop, found.any_thread) == (False,) * 4
+    assert forward.capture(lambda x: model(x), model[1]).name == "of class ReLU"
+    assert forward.capture(model, model[1], stop=True).stop is True
+    assert forward.capture(model, nn.Tanh(), stop=True).stop is False
+
+
+@pytest.mark.parametrize("stop_at", [1, 2, 3])
+def test_a_pass_ends_at_the_call_that_is_asked_for(stop_at, images):
+    relu, calls = nn.ReLU(), []
+    capture = forward.Capture(relu, "'relu'", stop_at=stop_at)
+    for _ in range(2):  # counted anew in each pass
+        calls.clear()
+        with capture.hooked():
+            for number in range(1, 5):
+                relu(images * number)
+                calls.append(number)
+        assert calls == list(range(1, stop_at))
+        assert torch.equal(capture.tensors[images.device][0], (images * stop_at).relu())
