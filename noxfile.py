@@ -30,7 +30,7 @@ nox.options.stop_on_first_error = False
 LOWEST = [
     *("-W", "ignore::DeprecationWarning"),
     *("--ignore=tests/benchmarks", "--ignore=tests/seams", "--ignore=tests/test_docs.py"),
-    *("--ignore=tests/test_package.py",),
+    *("--ignore=tests/test_package.py", "--ignore=tests/comparison"),
 ]
 
 

@@ -57,6 +57,9 @@ def show_progress(
         What to call with the number of images done since the last call.
     """
     console = console or Console(stderr=True)
+    if not (shown and console.is_terminal):  # a disabled bar ends in an empty line before rich 15
+        yield lambda count: None
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -65,8 +68,6 @@ def show_progress(
         TextColumn("left:"),
         TimeRemainingColumn(),
     )
-    with Progress(
-        *columns, console=console, disable=not (shown and console.is_terminal)
-    ) as progress:
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task(what, total=total, completed=done)
         yield lambda count: progress.advance(task, count)

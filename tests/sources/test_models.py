@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import sys
 import urllib.error
@@ -21,6 +22,10 @@ from captum_deconv.sources.weights import (
     hash_weights,
     load_weights,
     read_only_weights,
+)
+
+needs_timm = pytest.mark.skipif(
+    importlib.util.find_spec("timm") is None, reason="timm is not installed"
 )
 
 
@@ -277,6 +282,7 @@ def offline(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
 
 
+@needs_timm
 def test_a_network_of_timms_with_its_own_transform():
     import timm
     from timm.data import create_transform, resolve_model_data_config
@@ -302,6 +308,7 @@ def test_a_network_of_timms_with_its_own_transform():
     assert first.model(inputs.unsqueeze(0)).shape == (1, len(first.categories))
 
 
+@needs_timm
 def test_timms_own_means_are_used():
     from timm.data import IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD
 
@@ -309,6 +316,7 @@ def test_timms_own_means_are_used():
     assert (loaded.mean, loaded.std) == (IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD)
 
 
+@needs_timm
 def test_timms_weights_from_a_file(tmp_path):
     source = load_model("timm/resnet10t", "none").model
     with torch.no_grad():
@@ -319,6 +327,7 @@ def test_timms_weights_from_a_file(tmp_path):
     assert (loaded.weights, loaded.notes) == ("w.safetensors", ())
 
 
+@needs_timm
 def test_timms_default_weights_are_fetched_by_timm(monkeypatch, tmp_path):
     import timm.models._builder
 
@@ -338,6 +347,7 @@ def test_timms_default_weights_are_fetched_by_timm(monkeypatch, tmp_path):
     assert (loaded.weights, loaded.notes) == ("resnet10t.c3_in1k of timm", ())
 
 
+@needs_timm
 def test_timms_weights_without_a_network(offline):
     state = torch.get_rng_state()
     with pytest.raises(WeightsError) as caught:
@@ -348,6 +358,7 @@ def test_timms_weights_without_a_network(offline):
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@needs_timm
 @pytest.mark.parametrize(
     ("name", "weights", "error", "word"),
     [
@@ -368,6 +379,7 @@ def test_without_timm(monkeypatch):
         load_model("timm/resnet10t", "none")
 
 
+@needs_timm
 def test_timms_names_are_read_from_its_source():
     import timm
 
