@@ -4,9 +4,10 @@ Whatever the package says it leaves alone, by a warning or an error, is left alo
 reference; an answer equal to that one is right only if it was reported.
 
 Nearly all answers are equal bit for bit. Where a gradient lies otherwise in memory, a sum over it
-may run in another order; a fused RNN computes otherwise than the loop it stands for, and a crop than
-its image. So what is not equal bit for bit may differ by ``ROUNDING`` of its largest value. No mask depends on such a
-difference: the forward passes are the same, bit for bit.
+may run in another order; a fused RNN computes otherwise than the loop it stands for, and a crop
+otherwise than its image. So what is not equal bit for bit may differ by ``ROUNDING`` of its largest
+value. No mask depends on such a difference: the forward passes are the same, bit for bit, but for
+those of crops and of the RNN.
 """
 
 import functools

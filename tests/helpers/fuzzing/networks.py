@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fuzzing.making import maps
 from fuzzing.mixing import MIXES, fit
-from fuzzing.operations import OPERATIONS, maps
+from fuzzing.operations import OPERATIONS
 from fuzzing.plans import Mix, Operate, Plan, Rectify, Reuse, Step
 from fuzzing.rectifying import Rectifier
 

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
+from fuzzing.convolving import CONVOLUTIONS
+from fuzzing.gating import GATES
 from fuzzing.mixing import MIXES
-from fuzzing.operations import CONVOLUTIONS, GATES, NORMS, POOLS, RARE, SHAPES
+from fuzzing.moving import SHAPES
+from fuzzing.pooling import NORMS, POOLS
+from fuzzing.rare import RARE
 from fuzzing.rectifying import IN_PLACE, LEAKY_ONES, ON_VIEWS, PLACES, RECTIFIERS, SMOOTH_ONES
 
 

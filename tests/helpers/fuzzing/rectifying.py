@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from spellings import LEAKY, SMOOTH, SPELLINGS
 from torch import Tensor, nn
 
-from fuzzing.operations import only
+from fuzzing.making import only
 
 MORE = {
     "threshold to another value": lambda x: F.threshold(x, 0.0, -0.5),
