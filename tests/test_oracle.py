@@ -258,4 +258,4 @@ def test_the_oracle_imports_nothing_of_what_it_checks():
             [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module]
         )
     }
-    assert imported == {"collections", "functools", "inspect", "torch", "typing"}
+    assert imported == {"collections", "contextlib", "functools", "inspect", "torch", "typing"}

@@ -35,6 +35,7 @@ def far_targets(monkeypatch):
     """Let targets on the CPU stand for targets on a GPU."""
     select = _captum._select_targets
     monkeypatch.setattr(_captum, "is_far", lambda target: isinstance(target, torch.Tensor))
+    monkeypatch.setattr(_captum, "_sent", lambda target, output: target)
     monkeypatch.setattr(
         _captum,
         "_select_targets",
