@@ -48,10 +48,12 @@ def _prepare_process() -> None:
 def read_kept(path: Path, seed: int | None) -> tuple[int, list[Record]]:
     """Return the seed and the lots of a run that was killed, or a new seed and none."""
     if path.exists():
-        first, *rest = path.read_text(encoding="utf-8").splitlines()
-        kept = json.loads(first)["seed"]
-        if seed in (None, kept):
-            return kept, [json.loads(line) for line in rest if line.endswith("}")]
+        # Not the last line, where the kill came in the middle of it.
+        whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
+        first, *rest = map(json.loads, whole.splitlines())
+        if seed in (None, first["seed"]):
+            path.write_text(whole + "\n", encoding="utf-8")
+            return first["seed"], rest
     seed = random.SystemRandom().randrange(2**31) if seed is None else seed
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"seed": seed}) + "\n", encoding="utf-8")
