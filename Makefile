@@ -77,7 +77,7 @@ bench-methods-smoke: $(READY)  ## the same, two images and six metrics, in three
 
 mutants: $(READY)  ## which faults no test would find (hours; goes on where it was stopped); tests/README.md
 	$(BIN)/python -m pip install --quiet -e '.[mutants]'
-	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
+	ulimit -v 12000000; OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2  # some would take all memory
 	$(BIN)/python tests/mutants.py
 
 docs: $(READY)  ## the documentation, warnings are errors
