@@ -75,9 +75,10 @@ bench-methods: $(READY)  ## the methods compared (an hour or two; goes on where 
 bench-methods-smoke: $(READY)  ## the same, two images and six metrics, in three minutes
 	$(BIN)/python benchmarks/compare_methods.py --smoke
 
+# A mutant that loops would take all memory there is.
 mutants: $(READY)  ## which faults no test would find (hours; goes on where it was stopped); tests/README.md
 	$(BIN)/python -m pip install --quiet -e '.[mutants]'
-	ulimit -v 12000000; OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2  # some would take all memory
+	ulimit -v 12000000; OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children 2
 	$(BIN)/python tests/mutants.py
 
 docs: $(READY)  ## the documentation, warnings are errors
