@@ -29,8 +29,8 @@ nox.options.stop_on_first_error = False
 # and the complaints of old libraries' newest dependencies, such as matplotlib 3.8's of pyparsing.
 LOWEST = [
     *("-W", "ignore::DeprecationWarning"),
-    *("--ignore=tests/benchmarks", "--ignore=tests/seams", "--ignore=tests/test_docs.py"),
-    *("--ignore=tests/test_package.py", "--ignore=tests/comparison"),
+    *("--ignore=tests/benchmarks", "--ignore=tests/comparison", "--ignore=tests/docs"),
+    *("--ignore=tests/seams", "--ignore=captum_deconv/seams", "--ignore=tests/test_package.py"),
 ]
 
 

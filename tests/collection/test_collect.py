@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import shutil
+import sys
 import warnings
 
 import pytest
@@ -220,12 +221,27 @@ def test_a_collection_is_a_sequence_and_a_data_set(network, photographs, tmp_pat
         iter(DataLoader(pickle.loads(pickle.dumps(kept)), 4, num_workers=1, collate_fn=list))
     )
     assert torch.equal(batch[1]["deconvnet"], kept.tensor("deconvnet")[1])
+    assert kept._repr_html_().count("<img") == 10
+    assert "10 items" in repr(kept)
+
+
+def test_a_table_of_a_collection(network, photographs, tmp_path):
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    kept = collect(network, photographs, tmp_path, progress=False, dtype=torch.float32)
     table = kept.to_pandas()
     assert list(table["target"]) == kept.tensor("target").tolist()
     norms = [item["deconvnet"].norm().item() for item in kept]
     assert table["norm_deconvnet"].tolist() == pytest.approx(norms, rel=1e-6)
-    assert kept._repr_html_().count("<img") == 10
-    assert "10 items" in repr(kept)
+
+
+@pytest.mark.parametrize(("name", "asked"), [("pandas", "to_pandas"), ("datasets", "to_datasets")])
+def test_a_library_that_is_missing_is_named(
+    name, asked, network, photographs, tmp_path, monkeypatch
+):
+    kept = collect(network, photographs[:2], tmp_path, progress=False)
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=f"{asked} needs {name}: pip install {name}"):
+        getattr(kept, asked)()
 
 
 def test_writing_to_what_was_read_changes_no_file(network, photographs, tmp_path):
