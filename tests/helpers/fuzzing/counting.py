@@ -26,7 +26,7 @@ class Counts:
         question, plan = answered.question, answered.built.plan
         count = self.by_heading
         count["answers"][answered.answer] += 1
-        count["equal bit for bit"][str(answered.error == 0)] += 1
+        count["equal bit for bit"][str(answered.exact)] += 1
         count["the rule made a difference"][str(answered.telling)] += 1
         count["zero throughout"][str(answered.zero)] += 1
         for name in ("kind", "activations", "memory", "uncovered", "mode", "each"):
