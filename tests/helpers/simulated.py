@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 
 NAME = "simulated"
 DEVICE = f"{NAME}:0"
@@ -89,18 +89,18 @@ def install() -> None:
     )
     torch.autograd._engine_run_backward = _run_backward
     for namespace, kernels in (("_", None), ("aten", _KERNELS)):
-        library = torch.library.Library(namespace, "IMPL")
-        _libraries.append(library)
+        kernels = library.Library(namespace, "IMPL")
+        _libraries.append(kernels)
         if kernels is None:
-            library.fallback(_fallback, "PrivateUse1")
+            kernels.fallback(_fallback, "PrivateUse1")
         else:
             for name, kernel in kernels.items():
-                library.impl(name, kernel, "PrivateUse1")
+                kernels.impl(name, kernel, "PrivateUse1")
     torch.Generator = _Generator
     torch.Tensor.__deepcopy__ = _copy_deeply
 
 
-_libraries: list[torch.library.Library] = []
+_libraries: list[library.Library] = []
 
 
 # ---- Exceptions in autograd's thread ----
