@@ -89,13 +89,13 @@ def install() -> None:
     )
     torch.autograd._engine_run_backward = _run_backward
     for namespace, kernels in (("_", None), ("aten", _KERNELS)):
-        kernels = library.Library(namespace, "IMPL")
-        _libraries.append(kernels)
+        registered = library.Library(namespace, "IMPL")
+        _libraries.append(registered)
         if kernels is None:
-            kernels.fallback(_fallback, "PrivateUse1")
+            registered.fallback(_fallback, "PrivateUse1")
         else:
             for name, kernel in kernels.items():
-                kernels.impl(name, kernel, "PrivateUse1")
+                registered.impl(name, kernel, "PrivateUse1")
     torch.Generator = _Generator
     torch.Tensor.__deepcopy__ = _copy_deeply
 
