@@ -10,7 +10,36 @@ FAULTS = ("dead", "saturated", "border", "uncut", "copies", "frequencies", "alia
 
 def read() -> dict[str, str]:
     """Return what the text quotes, by name."""
-    return read_atlas() | read_occlusion() | read_diagnosis() | read_devices()
+    return read_atlas() | read_occlusion() | read_diagnosis() | read_devices() | read_fuzz()
+
+
+def read_fuzz() -> dict[str, str]:
+    """Return what came of random networks and questions."""
+    record = json.loads((RESULTS / "fuzz-cpu.json").read_text(encoding="utf-8"))
+    counts, total = record["counts"], record["examples"]
+    answers, errors = counts["answers"], record["largest relative error"]
+    numbers = {
+        "examples": total,
+        "equal": answers["equal"],
+        "left": answers.get("equal, what is left was told", 0),
+        "refused": sum(n for name, n in answers.items() if name.startswith("Rectifier")),
+        "shared": answers.get("shared memory", 0),
+        "none": answers.get("no gradient", 0),
+        "wrong": len(record["failures"]),
+        "spellings": len(counts["rectifier"]),
+        "least_spelling": min(counts["rectifier"].values()),
+        "operations": len(counts["operation"]),
+        "least_operation": min(counts["operation"].values()),
+    }
+    told = [failure.partition("\n")[0] for failure in record["failures"]]
+    return {
+        **{f"fuzz_{name}": f"{number:,}" for name, number in numbers.items()},
+        "fuzz_open": "\n".join(f"- {each}" for each in told) or "none",
+        "fuzz_bits": f"{counts['equal bit for bit']['True'] / total:.1%}",
+        "fuzz_telling": f"{counts['the rule made a difference']['True'] / total:.0%}",
+        "fuzz_float64": f"{errors['float64']:.0e}",
+        "fuzz_float32": f"{errors['float32']:.0e}",
+    }
 
 
 def read_atlas() -> dict[str, str]:
