@@ -110,7 +110,8 @@ def main() -> int:
                 print(f"{sum(each['examples'] for each in lots):,} examples", flush=True)
     record = summarise(seed, lots)
     options.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    path.unlink()
+    if not record["failures"]:
+        path.unlink()
     print(f"{record['examples']:,} examples of seed {seed}, {len(record['failures'])} failures")
     for answer, count in record["counts"]["answers"].items():
         print(f"{count:8,}  {answer}")

@@ -121,17 +121,18 @@ class Reference:
         )
         return seen.detach(), output if choice is None else output[choice]
 
-    def is_changed_by_copies(self, layer: str, of_input: bool) -> bool:
+    def is_changed_by_copies(self, layer: str, of_input: bool, slack: int) -> bool:
         """Tell whether the network computes something else where it goes on with copies.
 
-        Copies may lie otherwise in memory, and what is computed from them may round otherwise.
+        Copies may lie otherwise in memory, and what is computed from them may round otherwise: so
+        some of the type's resolution is slack.
         """
         ours, plain = (
             self._watched(layer, of_input, beside)[1].detach() for beside in (False, True)
         )
         if not plain.isfinite().all():
             raise UnusableError("the output is not finite")
-        return not same([ours], [plain], 30 * torch.finfo(plain.dtype).eps)
+        return not same([ours], [plain], slack * torch.finfo(plain.dtype).eps)
 
     def guided_cam(
         self, layer: str, of_input: bool, index: Index, method: str, activations: str, slices: bool
