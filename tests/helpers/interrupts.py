@@ -55,4 +55,4 @@ class Interrupt:
     def describe(self) -> str:
         """Say where it last was."""
         code, place = self.places[-1]
-        return f"{code.co_filename}:{place} in {code.co_qualname}"
+        return f"{code.co_filename}:{place} in {code.co_name}"
