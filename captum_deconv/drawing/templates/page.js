@@ -114,6 +114,8 @@ const browse = ({ noun, link, find, draw, number, count, card, sort = (rows) => 
   byId("next").addEventListener("click", () => turn(1));
   // Focus goes to the card of what was last seen, which need not be the one that was opened.
   const shut = () => {
+    // A link that was followed a moment ago is a step further, which is told only later.
+    if (location.hash && location.hash !== `#${link}-${number(row)}`) obey();
     dialog.close();
     if (depth) history.go(-depth);
     else write("", "replaceState", 0);
