@@ -122,7 +122,11 @@ class OfCroppedNeuron(OfNeuron):
             return []
         places += _find_places(starts[1:])
         if self._field is None:
-            self._field = trace(layer, images)
+            try:
+                self._field = trace(layer, images)
+            except RuntimeError:  # no image leads to the layer
+                self._cropped = False
+                return []
             self._slack = _ROUNDING * layer.detach().abs().max()
         cuts = _cut_alike(self._field, places)
         if not cuts:

@@ -250,3 +250,15 @@ def test_a_bad_selector_names_its_number(photographs):
         next(answers)
     with pytest.raises(IndexError, match=r"^neuron_selectors\[4\]: neuron selector \(9, 0, 0\)"):
         next(answers)
+
+
+def test_a_layer_that_no_image_leads_to():
+    """A weight that a module makes, of as many rows as there are images."""
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 3, 3))
+    model = nn.Sequential(conv, nn.ReLU(), nn.Flatten(), nn.Linear(3 * 6 * 6, 2))
+    images = torch.randn(3, 3, 8, 8)
+    method = NeuronDeconvnet(model, "0.parametrizations.weight")
+    expected = method.attribute(images, (0, 1, 1))
+    (found,) = ask(method, images, [(0, 1, 1)])
+    assert torch.equal(found, expected)
+    assert not found.any()

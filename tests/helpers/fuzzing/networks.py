@@ -329,6 +329,8 @@ def _differentiate(built: Built) -> None:
             handle.remove()
     if plan.head in CHOICES:
         output = output[CHOICES[plan.head]]
+    if not output.isfinite().all():
+        raise RuntimeError("its values are not finite, and of no side of a rectifier")
     torch.autograd.grad(output.float().sum(), leaves, allow_unused=True)
     with torch.no_grad():
         for name, buffer in model.named_buffers():
