@@ -1,5 +1,6 @@
 """The site in Firefox, opened from disk: what works in Chromium works there too."""
 
+import json
 import shutil
 
 import pytest
@@ -65,6 +66,11 @@ def wait(firefox, condition):
     Wait(firefox, timeout=20).until(lambda each: each.execute_script(f"return {condition}"))
 
 
+def wait_for_title(firefox, label):
+    """Wait until the dialog is that of the card with a label."""
+    wait(firefox, f"{json.dumps(label)}.startsWith(document.querySelector('#channel-title').innerText + ',')")
+
+
 def press(firefox, key):
     firefox.execute_script("return document.activeElement").send_keys(key)
 
@@ -94,11 +100,10 @@ def test_a_layers_keys(firefox, visit):
     press(firefox, Keys.ARROW_RIGHT)
     assert firefox.execute_script(FOCUSED) == second
     press(firefox, Keys.ENTER)
-    title = find(firefox, "#channel-title")
-    assert second.startswith(f"{title.text},")
+    wait_for_title(firefox, second)
     wait(firefox, "document.getElementById('whole').naturalWidth > 0")
     press(firefox, Keys.PAGE_UP)
-    assert first.startswith(f"{title.text},")
+    wait_for_title(firefox, first)
     press(firefox, Keys.ESCAPE)
     wait(firefox, "!document.querySelector('dialog[open]') && !location.hash")
     assert firefox.execute_script(FOCUSED) == first

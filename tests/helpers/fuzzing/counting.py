@@ -103,6 +103,7 @@ def prepare(run: Callable[[Plan, Question], None], number: int, *, shrink: bool)
         max_examples=CHUNK,
         deadline=None,
         database=None,
+        print_blob=False,  # which hypothesis turns on where CI is in the environment
         report_multiple_bugs=False,
         phases=[Phase.generate, Phase.shrink] if shrink else [Phase.generate],
         suppress_health_check=list(HealthCheck),
