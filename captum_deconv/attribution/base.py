@@ -50,7 +50,7 @@ class MethodAttribution(GradientAttribution):  # type: ignore[misc]  # captum pu
 
         def work(held: modes.Pass) -> tuple[Tensor, ...]:
             leaves = tuple(tensor.detach().clone().requires_grad_() for tensor in tensors)
-            with EveryBackward(own.rule, own.examine):
+            with modes.under(EveryBackward(own.rule, own.examine)):
                 result = self.gradient_func(
                     self.forward_func, leaves, target, additional_forward_args
                 )

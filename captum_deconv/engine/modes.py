@@ -10,6 +10,7 @@ what an interrupt kept the first from doing, the release of a lock included.
 
 import functools
 import inspect
+import itertools
 import sys
 import threading
 import traceback
@@ -21,7 +22,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch._ops import HigherOrderOperator
-from torch.overrides import TorchFunctionMode, _pop_mode, _push_mode
+from torch.overrides import (
+    TorchFunctionMode,
+    _get_current_function_mode_stack,
+    _pop_mode,
+    _push_mode,
+)
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 Result = TypeVar("Result")
@@ -99,6 +105,27 @@ class _KeptBuffers:
                     del self._values[id(buffer)]
 
 
+@contextmanager
+def under(mode: TorchFunctionMode) -> Iterator[None]:
+    """Run what is inside under a function mode, and take that from the stack if it is there.
+
+    Torch takes a mode away while it runs what that does. Where an interrupt kept it from putting
+    the mode back, to leave the mode as torch does would take another's, or fail on an empty stack.
+    """
+    try:
+        _push_mode(mode)  # type: ignore[no-untyped-call]  # torch's
+        yield
+    finally:
+        if any(each is mode for each in _function_modes()):
+            while _pop_mode() is not mode:  # type: ignore[no-untyped-call]  # torch's
+                pass
+
+
+def _function_modes() -> list[TorchFunctionMode]:
+    modes: list[TorchFunctionMode] = _get_current_function_mode_stack()  # type: ignore[no-untyped-call]  # torch's
+    return modes
+
+
 class _ControlFlow(TorchFunctionMode):
     """Runs ``torch.cond``, ``while_loop`` and ``map`` as the Python that they stand for.
 
@@ -114,7 +141,7 @@ class _ControlFlow(TorchFunctionMode):
         run: Callable[..., Any] | None = _PLAINLY.get(name)
         if run is None:
             return func(*args, **kwargs)
-        with self:  # inside a branch may be another
+        with under(self):  # inside a branch may be another
             return run(*args, **kwargs)
 
 
@@ -152,7 +179,7 @@ class Pass:
         self._token = _Token()
         self._grad = torch.is_grad_enabled()
         self._optimized = torch._C._get_graph_executor_optimize()
-        self._function_modes = torch._C._len_torch_function_stack()
+        self._function_modes = _function_modes()
         self._recorded = torch.inference_mode(False)
         self._savers: list[Any] = []
         self._kept = [
@@ -183,7 +210,7 @@ class Pass:
         _eager_stance.hold(self._token)
         # Beneath whatever mode of this pass is there already, and will be gone before it.
         above = []
-        while torch._C._len_torch_function_stack() > self._function_modes:
+        while torch._C._len_torch_function_stack() > len(self._function_modes):
             above.append(_pop_mode())  # type: ignore[no-untyped-call]  # torch's
         for mode in (_ControlFlow(), *reversed(above)):
             _push_mode(mode)  # type: ignore[no-untyped-call]  # torch's
@@ -195,7 +222,7 @@ class Pass:
         try:
             self._savers.append(saver)
             torch._C._autograd._push_saved_tensors_default_hooks(saver.pack, saver.unpack)
-            with mode:
+            with under(mode):
                 yield
         finally:
             self._pop_hooks()
@@ -207,14 +234,21 @@ class Pass:
                 torch._C._autograd._pop_saved_tensors_default_hooks()
         self._savers = []
 
+    def _put_function_modes_back(self) -> None:
+        pairs = zip(_function_modes(), self._function_modes, strict=False)
+        alike = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] is pair[1], pairs))
+        while torch._C._len_torch_function_stack() > alike:
+            _pop_mode()  # type: ignore[no-untyped-call]  # torch's
+        for mode in self._function_modes[alike:]:
+            _push_mode(mode)  # type: ignore[no-untyped-call]  # torch's
+
     def end(self) -> None:
         """Put everything back; a second time changes nothing."""
         self._pop_hooks()
         for lock in (_eager_stance.lock, _kept_buffers.lock):
             while lock._is_owned():  # type: ignore[attr-defined]  # undocumented, as old as the class
                 lock.release()
-        while torch._C._len_torch_function_stack() > self._function_modes:
-            _pop_mode()  # type: ignore[no-untyped-call]  # torch's
+        self._put_function_modes_back()
         _eager_stance.let_go(self._token)
         _kept_buffers.let_go(self._token, self._kept)
         torch._C._set_graph_executor_optimize(self._optimized)
@@ -245,6 +279,9 @@ def differentiably(forward_func: Callable[..., Any], work: Callable[[Pass], Resu
             # A context of torch's that it tore apart puts back, when its frame is collected, what
             # is to be gone by then: so it is collected now.
             traceback.clear_frames(interrupt.__traceback__)
+            for frame, _ in traceback.walk_tb(interrupt.__traceback__):
+                # Where a debugger read them, Python 3.10 keeps a copy until it is asked again.
+                _ = frame.f_locals
             raise
         finally:
             held.end()

@@ -4,6 +4,7 @@ import pytest
 from calls import CALLS, build_model, make_images
 from interrupts import Interrupt
 from snapshot import Snapshot
+from torch.overrides import BaseTorchFunctionMode
 
 pytestmark = pytest.mark.filterwarnings("ignore:Setting forward:UserWarning")
 
@@ -51,6 +52,12 @@ def test_at_each_line_of_the_package(name):
     moments = choose_moments(subject.look(files=OURS))
     assert len(moments) > 200, "the lines are not seen"
     subject.interrupt(moments, files=OURS)
+
+
+def test_a_mode_of_the_users_stays():
+    """Torch takes it away for as long as it runs, and an interrupt may keep it from returning."""
+    with BaseTorchFunctionMode():
+        test_at_each_line_of_the_package("GuidedBackprop, lean")
 
 
 @pytest.mark.slow

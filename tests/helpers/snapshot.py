@@ -5,6 +5,7 @@ import hashlib
 
 import torch
 from torch import nn
+from torch.overrides import _get_current_function_mode_stack
 
 
 class Snapshot:
@@ -28,7 +29,7 @@ class Snapshot:
             "autocast": torch.is_autocast_enabled("cpu"),
             "executor": torch._C._get_graph_executor_optimize(),
             "stance": _stance(),
-            "function modes": torch._C._len_torch_function_stack(),
+            "function modes": _get_current_function_mode_stack(),
             "hooks": torch._C._autograd._top_saved_tensors_default_hooks(True),
         }
         for name, module in self.model.named_modules():

@@ -68,7 +68,8 @@ def wait(firefox, condition):
 
 def wait_for_title(firefox, label):
     """Wait until the dialog is that of the card with a label."""
-    wait(firefox, f"{json.dumps(label)}.startsWith(document.querySelector('#channel-title').innerText + ',')")
+    title = "document.querySelector('#channel-title').innerText"
+    wait(firefox, f"{json.dumps(label)}.startsWith({title} + ',')")
 
 
 def press(firefox, key):
