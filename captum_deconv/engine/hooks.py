@@ -36,8 +36,10 @@ class Hook(NamedTuple):
         """Take the function from the module, if it has it."""
         name = "_forward_pre_hooks" if self.before else "_forward_hooks"
         held: dict[int, Any] = getattr(self.module, name, {})
-        for key in [key for key, function in held.items() if function is self.function]:
-            held.pop(key, None)
+        # All at once: another thread may give the module a hook, or take one, between two of them.
+        for key, function in tuple(held.items()):
+            if function is self.function:
+                held.pop(key, None)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 WIDTH = 7.0
 MARGIN = 0.12
-INK, FAINT, ACCENT = "#222222", "#666666", "#d62728"
+INK, FAINT = "#222222", "#666666"
 COLOURS = (
     *("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#997700", "#223344"),
 )
