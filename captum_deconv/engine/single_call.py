@@ -48,9 +48,11 @@ def calls_once(model: nn.Module, name: str) -> bool:
     Returns:
         False also where it cannot be told.
     """
-    layer = model.get_submodule(name)
-    named = model.named_modules(remove_duplicate=False)
-    if sum(module is layer for _, module in named) != 1 or _calls_itself(layer):
+    named = dict(model.named_modules(remove_duplicate=False))
+    layer = named[name]
+    if isinstance(layer, torch.jit.ScriptModule):
+        return False
+    if sum(module is layer for module in named.values()) != 1 or _calls_itself(layer):
         return False
     if has_other_way(model, name):
         return False
@@ -67,9 +69,7 @@ def calls_once(model: nn.Module, name: str) -> bool:
 
 
 def _calls_child_once(parent: nn.Module, step: str) -> bool:
-    if isinstance(parent, torch.jit.ScriptModule) or "forward" in vars(parent):
-        return False
-    if type(parent).__call__ is not nn.Module.__call__:
+    if "forward" in vars(parent) or type(parent).__call__ is not nn.Module.__call__:
         return False
     if type(parent).forward is nn.Sequential.forward:
         return getattr(type(parent), "__iter__", None) is nn.Sequential.__iter__

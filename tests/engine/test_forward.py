@@ -38,6 +38,8 @@ def test_nan_and_infinite_inputs(value, model, images):
 
 
 def test_what_is_no_tensor(model, images):
+    with pytest.raises(TypeError, match="inputs is None: give a tensor"):
+        Deconvnet(model).attribute(None)
     with pytest.raises(AssertionError):
         Deconvnet(model).attribute("cat", 1)
     with pytest.raises(TypeError, match="additional_forward_args"):
@@ -110,6 +112,34 @@ def test_layers_that_never_run(model, images):
     scripted = torch.jit.trace(model, images)
     with pytest.raises(RuntimeError, match="inside TorchScript"):
         NeuronDeconvnet(scripted, scripted.conv1).attribute(images, 0)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("of_input", [False, True])
+def test_layers_of_torchscript(of_input, images):
+    scripted = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()))
+    how = {"attribute_to_neuron_input": of_input}
+    for model, layer in ((scripted, "0"), (nn.Sequential(scripted, nn.ReLU()), "0")):
+        with pytest.raises(
+            RuntimeError, match="'0' is TorchScript.* use the model it was scripted"
+        ):
+            NeuronDeconvnet(model, layer).attribute(images, (0, 0, 0), **how)
+
+
+def test_a_layer_without_positional_arguments_has_no_input_to_capture():
+    class ByName(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.layer(input=x)
+
+    method, inputs = LayerDeconvnet(ByName(), "layer"), torch.randn(2, 4)
+    assert torch.equal(method.attribute(inputs, 1)[:, 1], torch.ones(2))
+    with pytest.raises(TypeError, match="'layer' takes no positional argument"):
+        method.attribute(inputs, 1, attribute_to_layer_input=True)
 
 
 def test_layers_that_return_no_tensors(images):

@@ -9,6 +9,12 @@ import torch
 from interrupts import Interrupt
 from snapshot import Snapshot
 from torch import nn
+from torch.overrides import (
+    BaseTorchFunctionMode,
+    _get_current_function_mode_stack,
+    _pop_mode,
+    _push_mode,
+)
 
 from captum_deconv import Deconvnet, GuidedBackprop, InputGradient, coverage
 from captum_deconv.engine import modes
@@ -211,3 +217,23 @@ def test_rows_are_mapped_and_stacked_as_they_are_returned():
     parts = iter([[rows], [rows, rows]])
     with pytest.raises(ValueError):
         modes._run_map(lambda _: next(parts), (rows[:2],), ())
+
+
+def test_a_mode_that_was_torn_away_takes_no_other_with_it():
+    """As an interrupt leaves the stack while torch runs what the mode stands before."""
+    theirs, own, above = (BaseTorchFunctionMode() for _ in range(3))
+    with theirs:
+        with modes.under(own):
+            _pop_mode()
+        assert _get_current_function_mode_stack() == [theirs]
+        with modes.under(own):
+            _push_mode(above)
+        assert _get_current_function_mode_stack() == [theirs]
+        held = modes.Pass(torch.relu)
+        try:
+            held.begin()
+            _pop_mode()
+            _push_mode(own)
+        finally:
+            held.end()
+        assert _get_current_function_mode_stack() == [theirs]

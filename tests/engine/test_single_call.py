@@ -50,6 +50,23 @@ class InLoop(Once):
         return x
 
 
+class UnderAutocast(Once):
+    @torch.autocast("cpu", enabled=False)
+    def forward(self, x):
+        return self.other(self.layer(x))
+
+
+class InLoopOfPairs(Once):
+    def __init__(self):
+        super().__init__()
+        self.many = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.ReLU()})
+
+    def forward(self, x):
+        for _, member in self.many.items():  # noqa: PERF102  # as people write it
+            x = member(x)
+        return x
+
+
 class Twice(Once):
     def forward(self, x):
         return self.layer(self.layer(x))
@@ -119,6 +136,19 @@ class Comprehended(Once):
         return sum(self.layer(x) for _ in range(3))
 
 
+class WithoutSelf(Once):
+    def forward(*given):
+        return given[0].layer(given[0].layer(given[1]))
+
+
+class CalledTwice(Once):
+    def __call__(self, x):
+        return super().__call__(super().__call__(x))
+
+    def forward(self, x):
+        return self.layer(x)
+
+
 class Recursive(Once):
     def forward(self, x, depth=2):
         return self.again(x, depth)
@@ -135,7 +165,7 @@ def apply_all(module, x):
     return module.layer(module.layer(x))
 
 
-@pytest.mark.parametrize("cls", [Plain, ByHelper, InBranches])
+@pytest.mark.parametrize("cls", [Plain, ByHelper, InBranches, UnderAutocast])
 def test_one_call_is_proved(cls):
     assert calls_once(cls(), "layer")
     assert calls_once(nn.Sequential(cls(), nn.ReLU()), "0.layer")
@@ -143,6 +173,7 @@ def test_one_call_is_proved(cls):
 
 def test_members_of_a_list_called_in_a_loop():
     assert calls_once(InLoop(), "many.0")
+    assert calls_once(InLoopOfPairs(), "many.a")
     assert not calls_once(LoopTwice(), "many.0")
     assert not calls_once(LoopAliased(), "many.1")
 
@@ -151,7 +182,7 @@ def test_members_of_a_list_called_in_a_loop():
     "cls",
     [
         *(Twice, Repeated, Aliased, HandedOn, MethodHandedOn, SelfHandedOn),
-        *(ByChildren, ByPythonList, Comprehended, Recursive),
+        *(ByChildren, ByPythonList, Comprehended, Recursive, WithoutSelf, CalledTwice),
     ],
 )
 def test_a_doubt_is_no_proof(cls):
@@ -161,6 +192,11 @@ def test_a_doubt_is_no_proof(cls):
     model.layer.register_forward_hook(lambda *_: called.append(1))
     model(torch.randn(2, 4))
     assert len(called) > 1  # each of these really calls it several times
+
+
+def test_a_layer_that_may_call_itself_is_no_proof():
+    for layer in (WithoutSelf(), CalledTwice()):
+        assert not calls_once(nn.Sequential(layer, nn.ReLU()), "0")
 
 
 def test_a_shared_or_replaced_layer_is_no_proof():

@@ -136,6 +136,8 @@ def test_a_models_output_is_chosen_on_every_class(choice, model, images):
         assert torch.equal(chosen, cls(model, "conv2").attribute(images, 2))
     with pytest.raises(ValueError, match="output='nothing' names nothing: what the model returned"):
         InputGradient(wrapped, output="nothing").attribute(images, 2)
+    with pytest.raises(ValueError, match=r"names nothing: .* is a Tensor of shape \(3, 5\)"):
+        InputGradient(model, output="logits").attribute(images, 2)
     with pytest.raises(TypeError, match="gives a str, not a tensor"):
         InputGradient(wrapped, output=lambda value: "text").attribute(images, 2)
 
