@@ -82,12 +82,9 @@ def measure_matrix(geometry: Geometry) -> int:
     Returns:
         Bytes: a float64 value and an int64 column for each entry, an int64 for each row.
     """
-    if geometry.kind == "linear":
-        entries = geometry.in_channels * geometry.out_channels
-    else:
-        convolved = geometry.input_size if geometry.kind == "transposed" else geometry.output_size
-        pairs = geometry.in_channels * geometry.out_channels // geometry.groups
-        entries = math.prod(convolved) * pairs * geometry.taps
+    convolved = geometry.input_size if geometry.kind == "transposed" else geometry.output_size
+    pairs = geometry.in_channels * geometry.out_channels // geometry.groups
+    entries = math.prod(convolved) * pairs * geometry.taps
     return 16 * entries + 8 * (geometry.shape[0] + 1)
 
 

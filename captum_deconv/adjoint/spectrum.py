@@ -196,23 +196,27 @@ def measure_spectrum(
         threshold = max(geometry.shape) * np.finfo(np.float64).eps * values[0]
         rank = int((values > threshold).sum())
         return Spectrum(float(values[0]), float(values[-1]), rank, "dense")
-    operator = operator if operator is not None else linear_operator(module, input_size)
-    small, gram = _multiply_out(operator)
-    side = gram.shape[0]
-    start = np.random.default_rng(seed).standard_normal(side)
-    if not np.any(small.matvec(start)):
-        # ARPACK refuses an operator that sends a random vector to nothing: there is none but zero.
-        return Spectrum(0.0, 0.0, 0, "lanczos")
-    most = linalg.eigsh(gram, k=1, which="LA", v0=start, tol=1e-10, return_eigenvectors=False)
-    largest = math.sqrt(max(float(most[0]), 0.0))
+    if operator is None:
+        operator = linear_operator(module, geometry.input_size)
+    square = _multiply_out(operator, seed)
+    largest = float(_find_largest(square, 1, 1e-10)[0])
+    side = square.gram.shape[0]
+    if side == 1 or largest == 0:
+        return Spectrum(largest, largest, int(largest > 0), "lanczos")
     try:
         _, vectors = linalg.eigsh(
-            gram, k=1, which="SA", v0=start, tol=1e-6, ncv=min(64, side), maxiter=max_restarts
+            square.gram,
+            k=1,
+            which="SA",
+            v0=square.start,
+            tol=1e-6,
+            ncv=min(64, side),
+            maxiter=max_restarts,
         )
     except linalg.ArpackNoConvergence:
         return Spectrum(largest, None, None, "lanczos")
     vector = vectors[:, 0]
-    smallest = float(np.linalg.norm(small.matvec(vector)) / np.linalg.norm(vector))
+    smallest = float(np.linalg.norm(square.first.matvec(vector)) / np.linalg.norm(vector))
     # The Gram matrix squares the values: below sqrt(eps) of the largest they are noise.
     resolution = math.sqrt(side * np.finfo(np.float64).eps) * largest
     return Spectrum(largest, smallest, side if smallest > resolution else None, "lanczos")
@@ -255,7 +259,7 @@ def reconstruct(module: nn.Module, image: Tensor, *, leading: int = 16) -> Recon
     if not isinstance(image, Tensor) or not image.is_floating_point():
         kind = image.dtype if isinstance(image, Tensor) else type(image).__name__
         raise TypeError(f"the image must be a floating point tensor, not {kind}")
-    axes = 1 if isinstance(module, nn.Linear) else 1 + len(getattr(module, "kernel_size", ()))
+    axes = 1 + len(getattr(module, "kernel_size", ()))
     one = image[0] if image.ndim == axes + 1 and len(image) == 1 else image
     if one.ndim != axes or one.numel() == 0:
         raise ValueError(
@@ -271,43 +275,64 @@ def reconstruct(module: nn.Module, image: Tensor, *, leading: int = 16) -> Recon
     operator = linear_operator(module, geometry.input_size, device="cpu")
     activation = operator.matvec(x.flatten().numpy())
     found, _ = solve_least_squares(operator, activation)
-    complete = is_small(geometry)
-    if complete:
+    if is_small(geometry):
         values = singular_values(module, geometry.input_size)
-    elif not np.any(activation):
-        values = np.zeros(1)
     else:
-        _, gram = _multiply_out(operator)
-        start = np.random.default_rng(0).standard_normal(gram.shape[0])
-        count = min(leading, gram.shape[0] - 1)
         # The largest values of a convolution lie close together: more digits would take minutes.
-        squares = linalg.eigsh(
-            gram, k=count, which="LA", v0=start, tol=1e-3, return_eigenvectors=False
-        )
-        values = np.sqrt(np.maximum(squares, 0.0))
+        values = _find_largest(_multiply_out(operator, 0), leading, 1e-3)
     return Reconstruction(
         x,
         torch.from_numpy(activation).view(geometry.output_shape),
         torch.from_numpy(operator.rmatvec(activation)).view(geometry.input_shape),
         torch.from_numpy(found).view(geometry.input_shape),
-        torch.from_numpy(np.sort(values)[::-1].copy()),
-        complete,
+        torch.from_numpy(values),
+        len(values) == min(geometry.shape),
     )
 
 
-def _multiply_out(
-    operator: linalg.LinearOperator[np.float64],
-) -> tuple[linalg.LinearOperator[np.float64], linalg.LinearOperator[np.float64]]:
-    """Form the smaller of `W^T W` and `W W^T`; also return the `W` or `W^T` that comes first."""
+class _Square(NamedTuple):
+    """The smaller of `W^T W` and `W W^T`, for Lanczos.
+
+    `first` is the `W` or `W^T` that comes first; `gram` is divided by `scale` twice, since ARPACK
+    takes what is far below 1 for converged. `scale` is 0 where `W` sends the random `start` to
+    nothing, hence is zero.
+    """
+
+    first: linalg.LinearOperator[np.float64]
+    gram: linalg.LinearOperator[np.float64]
+    start: Vector
+    scale: float
+
+
+def _multiply_out(operator: linalg.LinearOperator[np.float64], seed: int) -> _Square:
     rows, columns = operator.shape
     first = operator.adjoint() if rows < columns else operator
     side = min(rows, columns)
+    start = np.random.default_rng(seed).standard_normal(side)
+    scale = float(np.linalg.norm(first.matvec(start)) / np.linalg.norm(start))
     gram = linalg.LinearOperator(
         (side, side),
-        matvec=lambda v: first.rmatvec(first.matvec(v)),
+        matvec=lambda v: first.rmatvec(first.matvec(v) / scale) / scale,
         dtype=np.dtype(np.float64),
     )
-    return first, gram
+    return _Square(first, gram, start, scale)
+
+
+def _find_largest(square: _Square, count: int, tolerance: float) -> Vector:
+    """Find up to `count` of the largest singular values, in descending order."""
+    side = square.gram.shape[0]
+    if side == 1 or not square.scale:  # ARPACK takes neither
+        return np.array([square.scale])
+    squares = linalg.eigsh(
+        square.gram,
+        k=min(count, side - 1),
+        which="LA",
+        v0=square.start,
+        tol=tolerance,
+        return_eigenvectors=False,
+    )
+    descending: Vector = np.sort(square.scale * np.sqrt(np.maximum(squares, 0.0)))[::-1].copy()
+    return descending
 
 
 def _find_device(module: nn.Module) -> torch.device:

@@ -47,8 +47,11 @@ class TestSpectrum:
             (nn.Conv2d(2, 3, 3), (6, 6)),
             (nn.Conv2d(4, 2, 3, stride=2, padding=1), (6, 6)),
             (nn.Conv2d(4, 4, 3, groups=4, padding=1), (5, 5)),
+            (nn.Conv2d(4, 2, 1, groups=2), (3, 3)),
+            (nn.Conv2d(2, 4, 1, groups=2), (3, 3)),
             (nn.ConvTranspose2d(2, 3, 2, stride=2), (4, 4)),
             (nn.Linear(7, 5), ()),
+            (nn.Linear(7, 1), ()),
         ],
     )
     def test_dense_is_the_matrix_decomposed(self, conv, size):

@@ -142,6 +142,20 @@ def test_adjoint_of_a_whole_model(device):
     assert all(report.passed and report.device.startswith(device) for report in reports.values())
 
 
+def test_adjoint_of_a_layer_that_is_there(device):
+    conv, image = nn.Conv2d(2, 3, 3), torch.rand(2, 8, 8)
+    far = make_far(conv, device)
+    expected, found = adjoint.reconstruct(conv, image), adjoint.reconstruct(far, image.to(device))
+    for there, here in zip(found[:5], expected[:5], strict=True):
+        torch.testing.assert_close(there, here)  # all on the CPU
+    operator = adjoint.linear_operator(far, (8, 8))
+    product = operator.matvec(image.flatten().double().numpy())
+    torch.testing.assert_close(torch.from_numpy(product), expected.activation.flatten())
+    assert adjoint.matrix(far, (8, 8)).shape == operator.shape
+    report = adjoint.check(far, (8, 8), spectrum=True)
+    assert report.singular_max == pytest.approx(expected.singular_values[0].item())
+
+
 def test_receptive_field(device):
     model, images = build_model(), list_photographs(2)
     expected = receptive_field.of(model, "second", images)
