@@ -60,8 +60,6 @@ def fold_padding(padded: Tensor, folds: Sequence[Fold]) -> Tensor:
 
 def _fold_axis(padded: Tensor, axis: int, fold: Fold) -> Tensor:
     before, size, after, mode = fold
-    if not before and padded.shape[axis] == size:
-        return padded
     inner = padded.narrow(axis, before, size)
     if mode == "zeros" or not before + after:
         return inner

@@ -209,6 +209,33 @@ class TestCheck:
         assert loaded["passed"] is True
         assert loaded["rank"] == 27
 
+    @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+    def test_what_the_transpose_is_given(self, dtype, layout):
+        given = []
+
+        def build(layer, size):
+            transpose = adjoint.transpose_of(layer, size)
+            return lambda g: given.append(g) or transpose(g)
+
+        adjoint.check(
+            nn.Conv2d(2, 3, 3), (8, 8), dtype=dtype, memory_format=layout, transpose=build
+        )
+        g = given[0]
+        assert g.dtype == dtype
+        assert g.is_contiguous(memory_format=layout)
+        # Drawn with all the digits that the type has.
+        coarse = {torch.float64: torch.float32}.get(dtype, torch.bfloat16)
+        assert torch.equal(g.to(coarse).to(dtype), g) is (dtype == torch.bfloat16)
+
+    def test_catches_what_comes_back_from_a_weight_of_zeros(self):
+        conv = nn.Conv2d(2, 3, 3)
+        nn.init.zeros_(conv.weight)
+        ones = torch.ones(1, 2, 5, 5, dtype=torch.float64)
+        report = adjoint.check(conv, (5, 5), transpose=lambda *_: lambda g: ones)
+        assert report.relative_error == report.dot_gap == math.inf
+        assert not report.passed
+
     @pytest.mark.parametrize("dtype", [torch.int64, torch.complex128, torch.bool])
     def test_refuses_other_types(self, dtype):
         with pytest.raises(TypeError, match=str(dtype)):
@@ -221,6 +248,26 @@ class TestCheck:
             adjoint.check(nn.Conv1d(1, 1, 1), (2,), memory_format=torch.channels_last)
         with pytest.raises(ValueError, match="meta"):
             adjoint.check(nn.Conv2d(1, 1, 1, device="meta"), (2, 2))
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_tolerance_of_half_precision_grows_with_the_kernel(self, dtype):
+        one, nine = (describe(nn.Conv2d(n, n, k), (8, 8)) for n, k in ((18, 1), (2, 3)))
+        assert one.reduction == nine.reduction
+        cpu = torch.device("cpu")
+        more = measure_rounding(nine, dtype, cpu) - measure_rounding(one, dtype, cpu)
+        # Each tap is rounded where it is added: the square root of 9, less that of 1.
+        assert more == pytest.approx(2 * torch.finfo(dtype).eps, rel=1e-6)
+
+    @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+    def test_tolerance_of_tf32(self, dtype):
+        geometry = describe(nn.Conv2d(2, 2, 3), (8, 8))
+        found = []
+        for allowed in (False, True):
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=allowed):
+                found.append(measure_rounding(geometry, dtype, torch.device("cuda")))
+        assert found[0] == measure_rounding(geometry, dtype, torch.device("cpu"))
+        expected = 2**-10 if dtype == torch.float32 else 0
+        assert found[1] - found[0] == pytest.approx(expected)
 
     def test_tolerance_grows_with_the_reduction_and_the_type(self):
         small, large = (describe(nn.Conv2d(c, c, 3), (8, 8)) for c in (2, 200))

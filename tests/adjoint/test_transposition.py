@@ -13,10 +13,11 @@ from convolutions import (
     random_input,
 )
 from torch import nn
-from torch.nn.utils import parametrizations
+from torch.nn.utils import parametrizations, parametrize
 
 from captum_deconv import adjoint
 from captum_deconv.adjoint.geometry import describe
+from captum_deconv.adjoint.transposition import linear_part
 
 # torch says once that it pads a copy; on which test that falls is of no interest.
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
@@ -61,7 +62,12 @@ class TestTransposeOf:
         transpose = adjoint.transpose_of(conv, (9, 10))
         assert type(transpose) is nn.ConvTranspose2d
         assert transpose.output_padding == (2, 0)
-        assert type(adjoint.transpose_of(nn.ConvTranspose2d(3, 6, 3), (4, 4))) is nn.Conv2d
+        for there, back in (
+            (nn.ConvTranspose2d(3, 6, 3), nn.Conv2d),
+            (nn.ConvTranspose2d(3, 6, 3, stride=2, output_padding=1), nn.Conv2d),
+            (nn.Conv2d(3, 6, 3, padding_mode="reflect"), nn.ConvTranspose2d),
+        ):
+            assert type(adjoint.transpose_of(there, (4, 4))) is back
 
     def test_restores_every_size_at_every_stride_bit_for_bit(self):
         # Exhaustive over the small ones, each with the rests that its stride can leave.
@@ -143,7 +149,45 @@ class TestTransposeOf:
         g = torch.randn(1, 3, 5, 5)
         for other in (pickle.loads(pickle.dumps(transpose)), copy.deepcopy(transpose)):
             assert torch.equal(other(g), transpose(g))
-        assert "zeros 1+2" in repr(transpose)
+        assert repr(transpose).endswith("bias=False, folds=(zeros 1+2, zeros 1+2))")
+        assert repr(transpose).startswith("AdjointConvTranspose2d(3, 2, kernel_size=(4, 4)")
+
+    def test_what_is_printed_of_surplus_positions_and_without_a_fold(self):
+        layer = nn.ConvTranspose1d(2, 3, 2, stride=2, dilation=4, output_padding=3)
+        assert "folds=(zeros 0+1)" in repr(adjoint.transpose_of(layer, (3,)))
+        normed = parametrizations.weight_norm(nn.Conv2d(2, 3, 3))
+        assert "folds" not in repr(adjoint.transpose_of(normed, (5, 5)))
+
+    @pytest.mark.parametrize("family", [nn.Conv1d, nn.Conv2d, nn.Conv3d])
+    def test_of_a_computed_weight_takes_an_output_size_and_keeps_none_of_its_own(self, family):
+        layer = parametrizations.weight_norm(family(2, 3, 3, stride=2))
+        axes = len(layer.kernel_size)
+        transpose = adjoint.transpose_of(layer, (7,) * axes)
+        g = torch.ones(1, 3, *(3,) * axes)
+        assert transpose(g).shape[2:] == (7,) * axes
+        assert transpose(g, output_size=[8] * axes).shape[2:] == (8,) * axes
+        own, source = list(transpose.parameters()), list(layer.parameters())
+        assert len(own) == len(source)
+        assert all(mine is theirs for mine, theirs in zip(own, source, strict=True))
+
+    @pytest.mark.parametrize("layer", [nn.Conv2d(2, 3, 3), nn.Linear(4, 3)])
+    def test_the_linear_part_is_a_copy(self, layer):
+        before = layer.weight.detach().clone()
+        part = linear_part(layer, torch.float32, torch.device("cpu"))
+        assert part.bias is None
+        assert not part.weight.requires_grad
+        part.weight.zero_()
+        assert torch.equal(layer.weight, before)
+
+    def test_of_a_layer_with_a_parametrised_bias(self):
+        class Double(nn.Module):
+            def forward(self, bias):
+                return 2 * bias
+
+        conv = nn.Conv2d(2, 3, 3)
+        parametrize.register_parametrization(conv, "bias", Double())
+        assert adjoint.transpose_of(conv, (5, 5)).weight is conv.weight
+        assert adjoint.check(conv, (5, 5)).passed
 
     def test_takes_no_random_numbers_and_no_memory(self):
         conv = nn.Conv2d(2, 3, 3)
@@ -157,6 +201,11 @@ class TestTransposeOf:
     def test_applies_to_a_linear_layer_with_leading_axes(self):
         linear = nn.Linear(4, 3, bias=False)
         assert adjoint.transpose_of(linear, (4,))(torch.ones(2, 5, 3)).shape == (2, 5, 4)
+
+
+class Negated(nn.Conv2d):
+    def _conv_forward(self, input, weight, bias):
+        return super()._conv_forward(input, -weight, bias)
 
 
 BAD = {
@@ -189,9 +238,16 @@ BAD = {
     "a container": (lambda: nn.Sequential(nn.Conv2d(1, 1, 1)), (8, 8), TypeError, "Sequential"),
     "no module": (lambda: "conv", (8, 8), TypeError, "'conv'"),
     "its own forward": (lambda: StandardisedConv(1, 1, 3), (8, 8), TypeError, "parametrize"),
+    "its own convolution": (lambda: Negated(1, 1, 3), (8, 8), TypeError, "parametrize"),
     "cropped away": (lambda: nn.ConvTranspose1d(1, 1, 1, padding=2), (3,), ValueError, "crops"),
     "impossible output padding": (
         lambda: nn.ConvTranspose1d(1, 1, 1, output_padding=2),
+        (3,),
+        ValueError,
+        "smaller than the stride",
+    ),
+    "output padding of a stride": (
+        lambda: nn.ConvTranspose1d(1, 1, 1, stride=2, output_padding=2),
         (3,),
         ValueError,
         "smaller than the stride",
@@ -227,6 +283,13 @@ def test_quantised_layers_are_refused():
 def test_empty_weights_are_refused():
     with pytest.raises(ValueError, match="empty weight"):
         adjoint.check(nn.Linear(0, 3), ())
+
+
+def test_both_kinds_of_geometry_have_every_field():
+    forward = describe(nn.Conv2d(1, 1, 3, padding=1), (5, 5))
+    assert forward.output_padding == (0, 0)
+    back = describe(nn.ConvTranspose2d(1, 1, 3, padding=1), (5, 5))
+    assert back.before == back.after == (1, 1)
 
 
 class TestMatrix:
