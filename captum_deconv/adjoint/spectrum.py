@@ -29,7 +29,7 @@ import torch
 from scipy.sparse import linalg
 from torch import Tensor, nn
 
-from captum_deconv.adjoint.geometry import Geometry, describe
+from captum_deconv.adjoint.geometry import Geometry, describe, read_weight
 from captum_deconv.adjoint.sparse import matrix, measure_matrix
 from captum_deconv.adjoint.transposition import linear_part, transpose_of
 
@@ -95,7 +95,7 @@ def linear_operator(
         An operator of shape `(C_out * prod(output), C_in * prod(input_size))` on flat arrays.
     """
     geometry = describe(module, input_size)
-    place = torch.device(device) if device is not None else _find_device(module)
+    place = torch.device(device) if device is not None else read_weight(module).device
     forward = linear_part(module, torch.float64, place)
     transpose = transpose_of(forward, geometry.input_size)
 
@@ -333,8 +333,3 @@ def _find_largest(square: _Square, count: int, tolerance: float) -> Vector:
     )
     descending: Vector = np.sort(square.scale * np.sqrt(np.maximum(squares, 0.0)))[::-1].copy()
     return descending
-
-
-def _find_device(module: nn.Module) -> torch.device:
-    tensors = [*module.parameters(), *module.buffers()]
-    return tensors[0].device if tensors else torch.device("cpu")
