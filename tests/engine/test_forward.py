@@ -122,7 +122,7 @@ def test_layers_of_torchscript(of_input, images):
     how = {"attribute_to_neuron_input": of_input}
     for model, layer in ((scripted, "0"), (nn.Sequential(scripted, nn.ReLU()), "0")):
         with pytest.raises(
-            RuntimeError, match="'0' is TorchScript.* use the model it was scripted"
+            RuntimeError, match=r"'0' is TorchScript.* use the model it was scripted"
         ):
             NeuronDeconvnet(model, layer).attribute(images, (0, 0, 0), **how)
 

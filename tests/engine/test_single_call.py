@@ -62,7 +62,7 @@ class InLoopOfPairs(Once):
         self.many = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.ReLU()})
 
     def forward(self, x):
-        for _, member in self.many.items():  # noqa: PERF102  # as people write it
+        for _, member in self.many.items():
             x = member(x)
         return x
 
