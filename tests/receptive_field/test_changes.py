@@ -189,6 +189,25 @@ def test_what_was_given_stays_as_it_was(model):
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
+def test_what_is_known_is_computed_once_and_only_of_the_same():
+    ran = []
+
+    def scale(maps, by, *, plus=0):
+        ran.append((by, plus))
+        return maps * by + plus
+
+    known, maps, other = changed.Known(), torch.ones(2), torch.zeros(2)
+    for args, kwargs in (
+        *(((maps, 2), {}), ((maps, 2), {}), ((maps, 3), {}), ((other, 3), {})),
+        *(((other, 3), {"plus": 1}), ((other, 3), {"plus": 1}), ((other.clone(), 3), {"plus": 1})),
+    ):
+        known.begin()
+        assert torch.equal(
+            known.compute(scale, args, kwargs), args[0] * args[1] + kwargs.get("plus", 0)
+        )
+    assert ran == [(2, 0), (3, 0), (3, 0), (3, 1), (3, 1)]
+
+
 def test_a_model_that_changes_its_mind():
     """What is known of the last pass is used only where the next one does the same."""
 
