@@ -240,8 +240,6 @@ def _trace_paths(output: Tensor, images: Tensor) -> tuple[_Path | None, ...]:
     """Follow each axis of the map back to the images' own; None where it is mixed globally."""
     edge, end = get_gradient_edge(output), get_gradient_edge(images)
     order = _order(edge.node, end.node)
-    if end.node not in order:
-        raise RuntimeError("the layer does not depend on the images")
     stages: list[_Stage] = []
     tracks = {
         (edge.node, edge.output_nr): {
@@ -276,7 +274,9 @@ def _trace_paths(output: Tensor, images: Tensor) -> tuple[_Path | None, ...]:
                         continue
                     stages.append(_Stage(track.place, merged[dim].place, step, sizes[dim]))
                 tracks[source, place] = merged
-    found = tracks[end.node, end.output_nr]
+    found = tracks.get((end.node, end.output_nr))
+    if found is None:
+        raise RuntimeError("the layer does not depend on the images")
     return tuple(
         _prune(axis, found[axis + 2].place, stages, scales)
         if axis + 2 in found and found[axis + 2].axis == axis

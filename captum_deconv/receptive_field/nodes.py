@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 from captum_deconv.receptive_field.steps import (
@@ -42,8 +43,8 @@ def find_sources(node: Any, number: int) -> list[tuple[tuple[Any, int], Dims]]:
         number: Which of its outputs.
 
     Returns:
-        For each input that has a node, that node with its output's number, and the dimensions that
-        are not mixed.
+        For each input that is read and has a node, that node with its output's number, and the
+        dimensions that are not mixed.
     """
     output = shape_of(node)[number]
     handle = _HANDLERS.get(re.sub(r"Backwards?\d*$", "", type(node).__name__))
@@ -51,16 +52,18 @@ def find_sources(node: Any, number: int) -> list[tuple[tuple[Any, int], Dims]]:
     for index, (source, place) in enumerate(node.next_functions):
         if source is None:
             continue
-        dims: Dims = {}
+        dims: Dims | None = {}
         if handle is not None:
             dims = handle(node, (number, output), (index, shape_of(source)[place]))
-        found.append(((source, place), dims))
+        if dims is not None:
+            found.append(((source, place), dims))
     return found
 
 
-# Each takes the node, (number, shape) of the output and (number, shape) of the input.
+# Each takes the node, (number, shape) of the output and (number, shape) of the input; None says
+# that the output is not computed from that input.
 End = tuple[int, Shape]
-Handler = Callable[[Any, End, End], Dims]
+Handler = Callable[[Any, End, End], Dims | None]
 
 
 def _keep(node: Any, output: End, source: End) -> Dims:
@@ -78,8 +81,9 @@ def _keep_first(node: Any, output: End, source: End) -> Dims:
     return _keep(node, output, source) if source[0] == 0 else {}
 
 
-def _keep_own(node: Any, output: End, source: End) -> Dims:
-    return _keep(node, output, source) if source[0] == output[0] else {}
+def _keep_own(node: Any, output: End, source: End) -> Dims | None:
+    """Each output is one of the inputs."""
+    return _keep(node, output, source) if source[0] == output[0] else None
 
 
 def _normalize_batch(node: Any, output: End, source: End) -> Dims:
@@ -99,6 +103,8 @@ def _drop(dims: Dims, dropped: Sequence[int]) -> Dims:
 def _mix_along(node: Any, output: End, source: End) -> Dims:
     """Softmax, cumulative sums, flips: one dimension is mixed, the others are kept."""
     dims = _saved_dims(node, len(source[1]))
+    if not dims:
+        return {}  # a roll of all values in a row
     return {d: (d, IDENTITY) for d in range(len(source[1])) if d not in dims}
 
 
@@ -138,12 +144,11 @@ def _select(node: Any, output: End, source: End) -> Dims:
 
 def _split(node: Any, output: End, source: End) -> Dims:
     (split,) = _saved_dims(node, len(source[1]))
-    if hasattr(node, "_saved_split_sizes"):
-        before = sum(node._saved_split_sizes[: output[0]])
-    else:
-        before = node._saved_split_size * output[0]
+    sizes = getattr(node, "_saved_split_sizes", None)  # of the whole, which no crop has
+    before = sum(sizes[: output[0]]) if sizes else node._saved_split_size * output[0]
     dims: Dims = {d: (d, IDENTITY) for d in range(len(source[1]))}
-    return {**dims, split: (split, Window(padding=-before, equivariant=before == 0))}
+    window = Window(padding=-before, equivariant=not sizes and before == 0)
+    return {**dims, split: (split, window)}
 
 
 def _slice(node: Any, output: End, source: End) -> Dims:
@@ -220,18 +225,19 @@ def _pool(node: Any, output: End, source: End) -> Dims:
 
 
 def _pad(node: Any, output: End, source: End) -> Dims:
-    amounts = node._saved_pad[::2]  # before each dimension, the last dimension first
-    steps = [Window(padding=amount) for amount in reversed(amounts)]
+    steps = [Window(padding=amount) for amount in _list_before(node._saved_pad)]
     kept: Dims = {d: (d, IDENTITY) for d in range(len(source[1]) - len(steps))}
     return {**kept, **_last(output[1], steps)}
 
 
-def _pad_by(*, reflected: bool) -> Handler:
-    def pad(node: Any, output: End, source: End) -> Dims:
-        amounts = node._saved_padding[::2]
-        return _last(output[1], [Mirrored(amount, reflected) for amount in reversed(amounts)])
+def _mirror(node: Any, output: End, source: End, *, reflected: bool) -> Dims:
+    before = _list_before(node._saved_padding)
+    return _last(output[1], [Mirrored(amount, reflected) for amount in before])
 
-    return pad
+
+def _list_before(padding: Sequence[int]) -> list[int]:
+    """Return what is padded before each dimension, or, if negative, cut off: the last one last."""
+    return [_signed(amount) for amount in reversed(padding[::2])]
 
 
 def _shuffle(node: Any, output: End, source: End) -> Dims:
@@ -243,29 +249,26 @@ def _unshuffle(node: Any, output: End, source: End) -> Dims:
     return _last(output[1], [Window(factor, factor)] * 2)
 
 
-def _interpolate(*, reach: int, centred: bool) -> Handler:
-    def interpolate(node: Any, output: End, source: End) -> Dims:
-        sizes = list(zip(source[1][2:], output[1][2:], strict=True))
-        corners = getattr(node, "_saved_align_corners", False)
-        factors = _saved_factors(node, len(sizes))
-        dims: Dims = {}
-        for axis, ((before, after), factor) in enumerate(zip(sizes, factors, strict=True), 2):
-            if before == 1 or after == 1:
-                continue  # every position reads the same, or there is one only
-            scale = Fraction(before, after)
-            if corners:
-                scale = Fraction(before - 1, after - 1)
-            elif factor:
-                scale = 1 / Fraction(factor).limit_denominator(10**6)
-            shift = (scale - 1) / 2 if centred and not corners else Fraction(0)
-            if centred and reach == 0:
-                shift = scale / 2  # the nearest pixel's centre, not the one below
-            moves = bool(factor) and not corners and (1 / scale).denominator == 1
-            step = Interpolation(scale, shift, reach, moves or before == after)
-            dims[axis] = (axis, step)
-        return dims
-
-    return interpolate
+def _interpolate(node: Any, output: End, source: End, *, reach: int, centred: bool) -> Dims:
+    sizes = list(zip(source[1][2:], output[1][2:], strict=True))
+    corners = getattr(node, "_saved_align_corners", False)
+    factors = _saved_factors(node, len(sizes))
+    dims: Dims = {}
+    for axis, ((before, after), factor) in enumerate(zip(sizes, factors, strict=True), 2):
+        if before == 1 or after == 1:
+            continue  # every position reads the same, or there is one only
+        scale = Fraction(before, after)
+        if corners:
+            scale = Fraction(before - 1, after - 1)
+        elif factor:
+            scale = 1 / Fraction(factor).limit_denominator(10**6)
+        shift = (scale - 1) / 2 if centred and not corners else Fraction(0)
+        if centred and reach == 0:
+            shift = scale / 2  # the nearest pixel's centre, not the one below
+        moves = bool(factor) and not corners and (1 / scale).denominator == 1
+        step = Interpolation(scale, shift, reach, moves or before == after)
+        dims[axis] = (axis, step)
+    return dims
 
 
 def _saved_factors(node: Any, count: int) -> list[float | None]:
@@ -288,7 +291,7 @@ _HANDLERS: dict[str, Handler] = {
             *("Sin", "Cos", "Erf", "Sign", "Round", "Floor", "Ceil", "NanToNum", "Add", "Sub"),
             *("Mul", "Div", "Maximum", "Minimum", "Fmax", "Fmin", "Where", "MaskedFill", "Lerp"),
             *("Addcmul", "Addcdiv", "Clone", "ToCopy", "Copy", "Alias", "Expand", "Repeat"),
-            *("NativeDropout", "FusedDropout", "RreluWithNoise"),
+            *("NativeDropout", "FusedDropout", "RreluWithNoise", "Rsub"),
         ),
         _keep,
     ),
@@ -300,6 +303,7 @@ _HANDLERS: dict[str, Handler] = {
     **dict.fromkeys(("Softmax", "LogSoftmax", "Cumsum", "Cumprod", "Flip", "Roll"), _mix_along),
     "Glu": _mix_along,
     **dict.fromkeys(("Mean", "Sum", "Amax", "Amin", "Max", "Min", "Logsumexp"), _reduce),
+    **dict.fromkeys(("Prod", "Var", "Std", "LinalgVectorNorm"), _reduce),
     "Cat": _concatenate,
     "Stack": _stack,
     "Select": _select,
@@ -316,12 +320,12 @@ _HANDLERS: dict[str, Handler] = {
         for count in (2, 3)
     },
     "ConstantPadNd": _pad,
-    **{f"ReflectionPad{count}D": _pad_by(reflected=True) for count in (1, 2, 3)},
-    **{f"ReplicationPad{count}D": _pad_by(reflected=False) for count in (1, 2, 3)},
+    **{f"ReflectionPad{count}D": partial(_mirror, reflected=True) for count in (1, 2, 3)},
+    **{f"ReplicationPad{count}D": partial(_mirror, reflected=False) for count in (1, 2, 3)},
     "PixelShuffle": _shuffle,
     "PixelUnshuffle": _unshuffle,
     **{
-        f"Upsample{kind}": _interpolate(reach=reach, centred=centred)
+        f"Upsample{kind}": partial(_interpolate, reach=reach, centred=centred)
         for kinds, reach, centred in (
             (("Nearest1D", "Nearest2D", "Nearest3D"), 0, False),
             (("NearestExact1D", "NearestExact2D", "NearestExact3D"), 0, True),
