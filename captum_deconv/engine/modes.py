@@ -91,6 +91,11 @@ class _KeptBuffers:
                     self._values[id(buffer)] = buffer.detach().clone()
                 self._users.setdefault(id(buffer), set()).add(token)
 
+    def copy(self, kept: Kept) -> dict[int, Tensor]:
+        """Return new buffers that hold what was saved, by the buffers' identities."""
+        with self.lock:
+            return {id(buffer): self._values[id(buffer)].clone() for _, _, buffer in kept}
+
     def let_go(self, token: _Token, kept: Kept) -> None:
         """Put the values back, if nobody else is inside."""
         with self.lock:
@@ -226,6 +231,19 @@ class Pass:
                 yield
         finally:
             self._pop_hooks()
+
+    @contextmanager
+    def begun_anew(self) -> Iterator[None]:
+        """Give modules in train mode other buffers, as theirs were at first, for one more pass."""
+        now = [(module, name, module._buffers[name]) for module, name, _ in self._kept]
+        try:
+            copies = _kept_buffers.copy(self._kept)
+            for module, name, buffer in self._kept:
+                module._buffers[name] = copies[id(buffer)]
+            yield
+        finally:
+            for module, name, changed in now:
+                module._buffers[name] = changed
 
     def _pop_hooks(self) -> None:
         for _ in self._savers:

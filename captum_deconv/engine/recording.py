@@ -186,7 +186,7 @@ class Recording(ABC, Generic[Answer]):
         ):
             self.output = forward.run(self.call.forward_func, self.leaves, arguments, held)
         if capture is not None and numbers is not None and capture.doubtful:
-            with torch.random.fork_rng(devices=[]):
+            with torch.random.fork_rng(devices=[]), held.begun_anew():
                 torch.set_rng_state(numbers)
                 output = forward.run(self.call.forward_func, self.leaves, arguments, held)
             if not have_same_values(output, self.output):
