@@ -31,10 +31,8 @@ def read_fuzz() -> dict[str, str]:
         "operations": len(counts["operation"]),
         "least_operation": min(counts["operation"].values()),
     }
-    told = [failure.partition("\n")[0] for failure in record["failures"]]
     return {
         **{f"fuzz_{name}": f"{number:,}" for name, number in numbers.items()},
-        "fuzz_open": "\n".join(f"- {each}" for each in told) or "none",
         "fuzz_bits": f"{counts['equal bit for bit']['True'] / total:.1%}",
         "fuzz_telling": f"{counts['the rule made a difference']['True'] / total:.0%}",
         "fuzz_float64": f"{errors['float64']:.0e}",

@@ -4,11 +4,13 @@ import functools
 import itertools
 import sys
 
+import oracle
 import pytest
 import torch
 from interrupts import Interrupt
 from snapshot import Snapshot
 from torch import nn
+from torch.nn.utils.parametrizations import spectral_norm
 from torch.overrides import (
     BaseTorchFunctionMode,
     _get_current_function_mode_stack,
@@ -16,7 +18,7 @@ from torch.overrides import (
     _push_mode,
 )
 
-from captum_deconv import Deconvnet, GuidedBackprop, InputGradient, coverage
+from captum_deconv import Deconvnet, GuidedBackprop, InputGradient, LayerDeconvnet, coverage
 from captum_deconv.engine import modes
 
 
@@ -237,3 +239,25 @@ def test_a_mode_that_was_torn_away_takes_no_other_with_it():
         finally:
             held.end()
         assert _get_current_function_mode_stack() == [theirs]
+
+
+def test_a_second_pass_begins_with_the_buffers_of_the_first(images):
+    """A spectral norm that is trained would make it compute something else."""
+
+    class Sharing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.same = nn.Identity()
+            self.conv = spectral_norm(nn.Conv2d(3, 5, 3))
+
+        def forward(self, x):
+            return self.conv(self.same(x * 2).relu_()).mean((2, 3))
+
+    model = Sharing()
+    snapshot = Snapshot(model, images)
+    found = LayerDeconvnet(model, "same").attribute(images, 1)
+    snapshot.assert_unchanged()
+    expected = oracle.layer_attribution(model, model.same, images, 1, "deconvnet")
+    assert found.abs().max() > 0
+    assert torch.equal(found, expected)
