@@ -179,10 +179,11 @@ def measure_coverage(
         frames = (16,) if ".video." in type(loaded.model).__module__ else ()
         generator = torch.Generator().manual_seed(0)
         inputs = torch.rand(1, 3, *frames, height, width, generator=generator)
-    forward: Callable[[Tensor], Any] = loaded.model
-    if ".detection." in type(loaded.model).__module__:
+    model = loaded.model  # by itself, so that the function below is seen to run its modules
+    forward: Callable[[Tensor], Any] = model
+    if ".detection." in type(model).__module__:
         # torchvision's detectors take a list of images.
-        forward = lambda batch: loaded.model(list(batch))  # noqa: E731
+        forward = lambda batch: model(list(batch))  # noqa: E731
     return coverage(forward, _move(inputs, loaded.model), activations=activations)
 
 

@@ -218,6 +218,86 @@ def test_the_grid_is_of_the_image_not_of_the_patch():
     assert measure_grid([torch.zeros(1, 8, 8)], [(0, 0)], 2) is None
 
 
+class Listed(nn.Module):
+    """Layers in a list, which itself is never called."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 9, stride=4)
+        self.list = nn.ModuleList([nn.Conv2d(4, 4, 3)])
+
+    def forward(self, x):
+        x = self.stem(x)
+        for layer in self.list:
+            x = layer(x)
+        return x
+
+
+class Twice(Listed):
+    def forward(self, x):
+        return self.list[0](super().forward(x))
+
+
+class Gate(nn.Module):
+    """A convolution that is scaled by what all of the image holds."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        return self.conv(x) * x.mean((2, 3), keepdim=True).sigmoid()
+
+
+def build_strided(*behind):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 4, 9, stride=4), nn.ReLU(), *behind).eval()
+
+
+def test_the_grid_is_of_a_layer_in_a_list_too():
+    found = diagnose(Listed().eval(), draw_images())
+    assert found.through == "list.0"
+    assert found.grid.shape == (4, 4)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        build_strided(),
+        build_strided(nn.Conv2d(4, 4, 1)),
+        build_strided(Gate()),
+        Twice().eval(),
+    ],
+    ids=["nothing behind", "sees no more", "sees all of the image", "called twice"],
+)
+def test_no_grid_without_a_layer_behind_the_stride_that_crops_can_show(network):
+    found = diagnose(network, draw_images(3))
+    assert (found.stride, found.through, found.grid) == (4, "", None)
+
+
+def test_no_grid_behind_a_layer_of_dead_channels():
+    network = build_strided(nn.Conv2d(4, 4, 3), nn.ReLU())
+    nn.init.constant_(network[2].bias, -1e3)
+    found = diagnose(network, draw_images(3))
+    assert (found.through, found.grid) == ("2", None)
+
+
+def test_without_activations_and_without_filters_to_compare():
+    found = diagnose(nn.Sequential(nn.Conv2d(3, 4, 1)).eval(), draw_images(3))
+    assert (found.layers, found.filters) == ((), ())
+    assert "no module returns the output of an activation function" in found.notes
+    assert "No finding." in written(found)
+
+
+def test_without_a_convolution_there_are_no_filters_to_draw():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 5), nn.ReLU()).eval()
+    found = diagnose(network, draw_images(100, 8))
+    assert (found.first, found.stride) == ("", 1)
+    text = written(found)
+    assert "filters of" not in text
+    assert "grid: not measured" in text
+
+
 def test_rectifiers_are_found_however_they_are_written():
     class Block(nn.Module):
         def __init__(self):

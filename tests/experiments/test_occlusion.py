@@ -109,6 +109,53 @@ def test_a_network_that_is_trained_or_classifies_nothing(image):
         occlude(nn.Sequential(conv).eval(), image, "0", size=8)
 
 
+def test_a_batch_is_no_image(network, image):
+    with pytest.raises(ValueError, match=r"must be \(C, H, W\), not \(1, 3, 48, 56\)"):
+        occlude(network, image[None], "relu3", size=12)
+
+
+class Odd(nn.Module):
+    """A layer that gives no maps, and one that a pass does not run."""
+
+    def __init__(self, given=None):
+        super().__init__()
+        self.conv, self.given = nn.Conv2d(3, 4, 3), given or nn.Identity()
+        self.spare = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        x = self.conv(x)
+        self.given(x)
+        return x.mean((2, 3))
+
+
+class Pair(nn.Module):
+    def forward(self, x):
+        return x, x
+
+
+class Signs(nn.Module):
+    def forward(self, x):
+        return x > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "returned"),
+    [
+        (Pair(), "tuple"),
+        (nn.Flatten(0), r"\(9936,\)"),
+        (Signs(), r"\(1, 4, 46, 54\)"),
+    ],
+)
+def test_a_layer_that_gives_no_activations(image, given, returned):
+    with pytest.raises(TypeError, match=f"layer 'given' returns {returned}.*choose a layer inside"):
+        occlude(Odd(given).eval(), image, "given", size=12)
+
+
+def test_a_layer_that_does_not_run(image):
+    with pytest.raises(RuntimeError, match="layer 'spare' did not run in the forward pass"):
+        occlude(Odd().eval(), image, "spare", size=12)
+
+
 def test_projections_are_of_this_image_and_of_the_strongest(network, image, found):
     others = torch.randn(5, 3, 48, 56, generator=torch.Generator().manual_seed(0))
     with_them = add_projections(found, network, others, k=3)

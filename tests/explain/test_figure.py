@@ -66,6 +66,11 @@ def test_figure_holds_every_panel(attribution):
     assert cropped.count((32, 32)) == 1
 
 
+def test_a_figure_has_an_end(attribution):
+    with pytest.raises(ValueError, match="at most 32 rows, not 33"):
+        plot_attributions([make_row(attribution)] * 33)
+
+
 def test_rows_must_agree(attribution):
     with pytest.raises(ValueError, match="same methods"):
         plot_attributions([])
@@ -115,6 +120,8 @@ def test_labels_say_what_was_explained(attribution):
     row = describe_result(Result(**parts, attributions={"a": small}, neuron=neuron))
     assert row.label.startswith("Channel 7 at (2, 5)\nof features.3, activation 1.5")
     assert row.box == (0, 0, 24, 24)
+    nothing = describe_result(Result(**parts, attributions={"a": attribution}, top=(score,)))
+    assert nothing.label.split("\n") == ["cat.png", "", "The network's answer:", "0.250  tabby"]
 
 
 def test_no_pyplot():
