@@ -70,6 +70,15 @@ def test_outputs_are_checked(tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.png"]
 
 
+def test_a_write_protected_file_is_not_replaced(tmp_path, monkeypatch):
+    path = tmp_path / "a.png"
+    path.write_text("old")
+    # Not by its mode: root, as whom tests may run, can write to all.
+    monkeypatch.setattr("os.access", lambda file, mode: not (file == path and mode == os.W_OK))
+    with pytest.raises(OutputError, match=r"a\.png: the existing file is write-protected"):
+        check_output(path, (".png",))
+
+
 def test_folders_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be made"):

@@ -53,6 +53,9 @@ def test_the_figure_has_a_cell_for_each_channel_and_checkpoint(found, tmp_path):
         assert set(found.labels) | {"0", "3", "7"} <= set(texts)
         assert "5" not in texts
     assert "deconvnet" in texts[-2] + texts[-1]
+    titled = found.figure(title="$a$ <b>")
+    assert "$a$ <b>" in [text.get_text() for text in titled.texts]
+    assert titled.get_figheight() > found.figure().get_figheight()
     assert len(found.figure([7]).axes) == 2
     save_figure(figure, tmp_path / "a.png", dpi=50)
     assert (tmp_path / "a.png").stat().st_size > 0

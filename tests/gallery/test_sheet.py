@@ -66,6 +66,26 @@ class TestPictures:
         texts = [text.get_text() for text in found.figure([4]).texts]
         assert any(text.startswith("dead") for text in texts)
 
+    def test_as_many_channels_side_by_side_as_asked_for(self, found):
+        for columns, across in ((1, 1), (3, 3), (50, 7)):
+            texts = [text.get_text() for text in found.figure(columns=columns).texts]
+            assert texts.count("Patches") == across
+
+    def test_what_is_dead_altogether_is_drawn_where_it_is_named(self, scanned):
+        model, images, index = scanned
+        dead = gallery.project(index, model, images, channels=[4])
+        with pytest.raises(ValueError, match=r"every channel of layer '6' is dead.*name the chann"):
+            dead.figure()
+        assert "every channel is dead" in dead._repr_html_()
+        texts = [text.get_text() for text in dead.figure([4]).texts]
+        assert any(text.startswith("dead") for text in texts)
+
+    def test_a_channel_without_any_sample_says_so(self, found, tmp_path):
+        empty = dataclasses.replace(found, samples=found.samples.clone().fill_(-1))
+        texts = [text.get_text() for text in empty.figure([0]).texts]
+        assert "no activation" in texts
+        assert "no activation" in empty.save_html(tmp_path).read_text(encoding="utf-8")
+
     def test_a_sheet_has_an_end(self, found):
         with pytest.raises(ValueError, match="shows 1 to 120 channels, not 0"):
             found.figure([])

@@ -116,6 +116,19 @@ def test_where_there_is_nothing_to_choose():
         choose(unused, "unused")
 
 
+def test_what_does_not_see_the_image_cannot_be_drawn():
+    class Blind(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return self.conv(x).detach()
+
+    with pytest.raises(RuntimeError, match="the model's output does not depend on the image"):
+        read_network(Blind(), IMAGE)
+
+
 def test_a_model_of_values_is_run_as_it_is():
     """No copy on the meta device can decide on a value."""
 

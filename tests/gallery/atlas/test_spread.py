@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from captum_deconv.gallery.atlas.cost import say_seconds
 from captum_deconv.gallery.atlas.spread import BINS, measure_spread
 
 
@@ -69,3 +70,14 @@ def test_like_channels_are_neighbours():
     assert sorted(order) == [0, 1, 2, 3]
     assert abs(order.index(0) - order.index(2)) == 1
     assert abs(order.index(1) - order.index(3)) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 4097])
+def test_too_few_or_too_many_channels_stay_in_their_order(count):
+    maxima = torch.rand(3, count, generator=torch.Generator().manual_seed(0))
+    assert measure_spread(maxima, None).order() == list(range(count))
+
+
+def test_times_are_said_as_a_person_does():
+    said = {0.2: "1 s", 89: "89 s", 91: "2 min", 7100: "118 min", 9000: "2.5 h"}
+    assert {seconds: say_seconds(seconds) for seconds in said} == said
