@@ -159,8 +159,11 @@ def test_an_unaligned_crop_would_show():
         assert (difference <= 1e-12 * expected.abs().max()) == same
 
 
-@pytest.mark.parametrize("cut_to", [5, 13])
-def test_a_field_that_is_too_small_is_noticed_and_the_image_taken(monkeypatch, cut_to):
+@pytest.mark.parametrize(
+    ("cut_to", "noticed"),
+    [(5, "the layer gives"), (13, "in the index"), (16, "a projection reaches beyond it")],
+)
+def test_a_field_that_is_too_small_is_noticed_and_the_image_taken(monkeypatch, cut_to, noticed):
     torch.manual_seed(0)
     model, images = Pooled().double().eval(), [i.double() for i in make_images(3, 50, 50)]
     index = features.scan(model, ["6"], images, k=3, progress=False)
@@ -168,7 +171,7 @@ def test_a_field_that_is_too_small_is_noticed_and_the_image_taken(monkeypatch, c
     assert min(right.size) > cut_to
     small = dataclasses.replace(right, size=(cut_to, cut_to), _paths=(), _map_size=())
     monkeypatch.setattr(projector, "find_field", lambda *_: small)
-    with pytest.warns(RuntimeWarning, match="does not hold .*whole images instead"):
+    with pytest.warns(RuntimeWarning, match=f"does not hold .*{noticed}.*whole images instead"):
         found = gallery.project(index, model, images)
     assert found.patches.shape[3:] == (50, 50)
     reference = NeuronDeconvnet(model, "6").attribute(

@@ -97,6 +97,23 @@ def test_a_model_that_changes_its_last_output_is_no_chain(inputs):
         Mirror(Ending(nn.Conv2d(3, 2, 1)).double()).project(inputs, "0", (0, 1, 1))
 
 
+def test_a_layer_that_changes_its_last_output_is_no_part_of_a_chain(inputs):
+    class Ending(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x).softmax(1)
+
+    model = nn.Sequential(Ending(nn.Conv2d(3, 2, 1)), nn.Conv2d(2, 2, 1)).double()
+    with pytest.raises(ValueError, match=r"layer '0' \(Ending\) cannot be.*'0\.0'.*softmax"):
+        Mirror(model).project(inputs, "0", (0, 1, 1))
+
+
+def test_a_layer_must_keep_examples_apart(inputs):
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Flatten(0)).double()
+    message = r"layer '1' must return one row for each of the 3 examples, not \(6144,\)"
+    with pytest.raises(ValueError, match=message):
+        Mirror(model).project(inputs, "1", 0)
+
+
 @pytest.mark.parametrize(
     "function", [lambda x: F.dropout(x, training=False), torch.clone, lambda x: x.view(x.shape)]
 )
