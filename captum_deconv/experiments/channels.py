@@ -119,7 +119,12 @@ def _is_linear(node: Any) -> bool:
 
 
 def measure_channels(
-    model: nn.Module, calls: Sequence[Call], dataset: Any, batch_size: int = 16, workers: int = 0
+    model: nn.Module,
+    calls: Sequence[Call],
+    dataset: Any,
+    batch_size: int = 16,
+    workers: int = 0,
+    unreadable: dict[int, str] | None = None,
 ) -> list[Channels]:
     """Measure what channels do over a data set.
 
@@ -129,15 +134,17 @@ def measure_channels(
         dataset: As for :func:`captum_deconv.features.scan`.
         batch_size: Images computed at a time.
         workers: Processes that read images.
+        unreadable: Takes why samples cannot be read, by number; they are left out.
 
     Returns:
         One for each call.
     """
     found: dict[Call, Channels] = {}
     counts = Counter[Call]()
-    for call, maps in _run(model, calls, dataset, batch_size, workers):
+    how = model, calls, dataset, batch_size, workers, {} if unreadable is None else unreadable
+    for call, maps in _run(*how):
         _add(found, call, maps)
-    for call, maps in _run(model, calls, dataset, batch_size, workers):
+    for call, maps in _run(*how):
         near = maps.flatten(2) >= 0.99 * found[call].highest.to(maps)[:, None]
         found[call].full += near.sum((0, 2)).double().cpu()
         counts[call] += maps.numel() // maps.shape[1]
@@ -148,7 +155,12 @@ def measure_channels(
 
 
 def _run(
-    model: nn.Module, calls: Sequence[Call], dataset: Any, batch_size: int, workers: int
+    model: nn.Module,
+    calls: Sequence[Call],
+    dataset: Any,
+    batch_size: int,
+    workers: int,
+    unreadable: dict[int, str],
 ) -> Iterator[tuple[Call, Tensor]]:
     """Yield each call's maps ``(N, C, *places)``, batch after batch."""
     wanted = {(call.layer, call.number): call for call in calls}
@@ -168,6 +180,7 @@ def _run(
     layers = list(dict.fromkeys(call.layer for call in calls))
     batches = plan_batches(len(dataset), batch_size, None)
     for batch in read_batches(dataset, batches, batch_size, workers, pin_memory=False):
+        unreadable.update(batch.unreadable)
         if batch.images is None:
             continue
         images = batch.images[batch.samples >= 0].to(like.device, like.dtype)

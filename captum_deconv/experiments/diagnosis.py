@@ -111,7 +111,7 @@ class Diagnosis:
     """What was measured, and what is wrong.
 
     Attributes:
-        images: How many there were.
+        images: How many there were, without those that could not be read.
         layers: Of activations: ``dead``, ``saturated``, ``border``, ``uncut``.
         filters: Of convolutions: ``copies``.
         first: The name of the first convolution; empty where there is none.
@@ -265,7 +265,15 @@ def diagnose(
         convolutions = {name: conv for name, conv in convolutions.items() if name in layers}
     if not calls:
         notes.append("no module returns the output of an activation function")
-    measured = measure_channels(model, calls, dataset, batch_size, workers) if calls else []
+    unreadable: dict[int, str] = {}
+    how = dataset, batch_size, workers, unreadable
+    measured = measure_channels(model, calls, *how) if calls else []
+    if unreadable:
+        sample = min(unreadable)
+        notes.append(
+            f"{len(unreadable)} of {len(dataset)} samples could not be read and were left out: "
+            f"sample {sample} ({unreadable[sample]})" + (", ..." if len(unreadable) > 1 else "")
+        )
     spectrum = None if first is None else measure_spectrum(first[1].weight)
     if spectrum is None:
         notes.append("the first layer's kernel is too small to tell three octaves of frequency")
@@ -276,7 +284,7 @@ def diagnose(
             "values of each channel on these images, and are not judged: give more images"
         )
     return Diagnosis(
-        images=len(dataset),
+        images=len(dataset) - len(unreadable),
         layers=tuple(map(_judge_channels, measured)),
         filters=tuple(
             found for name, conv in convolutions.items() if (found := _judge_filters(name, conv))

@@ -138,6 +138,21 @@ def test_boxes_that_mean_nothing_are_refused(network, photographs, boxes, messag
         correspond(network, prepare, photographs, boxes, ["1"])
 
 
+def test_a_network_that_sees_hardly_anything_has_no_random_place(network):
+    random = np.random.default_rng(0)
+    large = {
+        name: Image.fromarray(random.integers(0, 100, (200, 200, 3), dtype=np.uint8))
+        for name in "ab"
+    }
+
+    def peep(image):
+        return (pil_to_tensor(image.crop((0, 0, 1, 1))) / 255).expand(3, 30, 20)
+
+    boxes = {"corner": dict.fromkeys("ab", (0, 0, 1, 1))}
+    with pytest.raises(BoxError, match="a: no random place was found that the network sees"):
+        correspond(network, peep, large, boxes, ["1"], draws=1)
+
+
 def test_boxes_are_read_from_both_kinds_of_file(tmp_path):
     lines = ["image, part, top, left, bottom, right"]
     lines += [f"{i}, {p}, {', '.join(map(str, b))}" for p in BOXES for i, b in BOXES[p].items()]

@@ -7,7 +7,9 @@ from captum_deconv.drawing.figures import save_figure
 from captum_deconv.experiments import add_projections, occlude
 from captum_deconv.experiments.occlusion import place_squares
 from captum_deconv.experiments.occlusion_figure import draw_occlusion
+from captum_deconv.experiments.watching import find_grey
 from captum_deconv.sources import embedded
+from captum_deconv.sources.models import LoadedModel
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +114,14 @@ def test_a_network_that_is_trained_or_classifies_nothing(image):
 def test_a_batch_is_no_image(network, image):
     with pytest.raises(ValueError, match=r"must be \(C, H, W\), not \(1, 3, 48, 56\)"):
         occlude(network, image[None], "relu3", size=12)
+
+
+def test_grey_is_as_the_network_takes_it(image):
+    how = "mine", nn.Identity(), nn.Identity(), None, "", ""
+    known = LoadedModel(*how, mean=(0.5, 0.1, 0.9), std=(1.0, 0.2, 0.4))
+    torch.testing.assert_close(find_grey(known, image), torch.tensor([0.0, 2.0, -1.0]))
+    unknown = LoadedModel(*how)
+    torch.testing.assert_close(find_grey(unknown, image), image.flatten(1).mean(1))
 
 
 class Odd(nn.Module):

@@ -125,6 +125,16 @@ def test_what_changes_nothing_may_stand_between_modules(function, inputs):
     assert relative_error(found, expected) < TOLERANCE
 
 
+def test_parametrised_weights_are_those_of_the_pass(inputs):
+    torch.manual_seed(0)
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 2, 3))
+    model = nn.Sequential(conv).double().eval()
+    found = Mirror(model, seed="one").project(inputs, "0", (0, 1, 1))
+    leaf = inputs.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(model(leaf)[:, 0, 1, 1].sum(), leaf)
+    assert relative_error(found, expected) < TOLERANCE
+
+
 @pytest.mark.parametrize("name", ["4.0", "4.3", "9"])
 def test_refuses_the_training_mode_that_draws_on_the_batch_or_on_chance(chain, inputs, name):
     chain.get_submodule(name).train()

@@ -153,6 +153,21 @@ def test_layers_whose_names_make_the_same_file_have_pages_each(tmp_path):
     assert all((tmp_path / "site" / page).exists() for page in pages)
 
 
+def test_the_front_page_says_which_layers_see_all_of_the_image(tmp_path):
+    class Centred(torch.nn.Module):
+        def forward(self, x):
+            return x - x.mean((2, 3), keepdim=True)
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, stride=2), Centred()).eval()
+    images = list(torch.rand(4, 3, 16, 16))
+    found = gallery.atlas(model, images, tmp_path, ["0", "1"], progress=False)
+    assert [layer.size for layer in found.layers] == [(3, 3), None]
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "4 channels \u00b7 7 \u00d7 7 \u00b7 sees 3 \u00d7 3 \u00b7 stride 2" in text
+    assert "4 channels \u00b7 7 \u00d7 7 \u00b7 sees all of the image" in text
+
+
 def test_labels_without_names_are_numbered(tmp_path):
     images = [(torch.rand(3, 16, 16), number % 2) for number in range(8)]
     found = gallery.atlas(build_network(), images, tmp_path / "a", ["stem"], progress=False)
