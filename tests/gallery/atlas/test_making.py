@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import OrderedDict
 
 import atlas_program
 import atlases
@@ -166,6 +167,48 @@ def test_the_front_page_says_which_layers_see_all_of_the_image(tmp_path):
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "4 channels \u00b7 7 \u00d7 7 \u00b7 sees 3 \u00d7 3 \u00b7 stride 2" in text
     assert "4 channels \u00b7 7 \u00d7 7 \u00b7 sees all of the image" in text
+
+
+def test_a_checkpoint_shows_the_layers_it_has(tmp_path):
+    stem = torch.nn.Sequential(OrderedDict(stem=build_network(1).stem)).eval()
+    other = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)).eval()
+    images = list(torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    gallery.atlas(
+        *(build_network(), images, tmp_path, ["stem", "pool"]),
+        checkpoints={"other": other, "stem": stem},
+        progress=False,
+    )
+    drawn = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("step-*.webp"))
+    assert drawn == ["pictures/stem/step-1-0.webp"]
+
+
+def test_what_was_left_half_written_is_removed(tmp_path):
+    images = list(torch.rand(4, 3, 16, 16))
+    gallery.atlas(build_network(), images, tmp_path, ["stem"], progress=False)
+    (tmp_path / "atlas" / "atlas.json").unlink()  # as if it had been killed before the end
+    (tmp_path / "pictures" / "stem" / ".half").mkdir()
+    (tmp_path / "pictures" / "stem" / ".half" / "strip-0.webp").write_bytes(b"half")
+    (tmp_path / ".half-index.html").write_text("half")
+    gallery.atlas(build_network(), images, tmp_path, ["stem"], progress=False)
+    assert not [path for path in tmp_path.rglob("*") if "half" in path.name]
+    assert (tmp_path / "index.html").is_file()
+
+
+def test_every_layer_has_a_door_also_one_that_the_output_does_not_use(tmp_path):
+    class Aside(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.aside = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            self.aside(x)
+            return self.conv(x)
+
+    images, names = list(torch.rand(4, 3, 8, 8)), ["conv", "aside"]
+    gallery.atlas(Aside().eval(), images, tmp_path, names, progress=False)
+    text = (tmp_path / "index.html").read_text(encoding="utf-8")
+    for name in names:
+        assert text.count(f'class="door" href="layer-{name}.html"') == 1
 
 
 def test_labels_without_names_are_numbered(tmp_path):
