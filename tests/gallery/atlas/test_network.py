@@ -116,6 +116,25 @@ def test_where_there_is_nothing_to_choose():
         choose(unused, "unused")
 
 
+def test_a_layer_that_gives_several_tensors_is_none_to_choose():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x * 2, x * 3
+
+    class Paired(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.pair = nn.Conv2d(3, 4, 3), Pair()
+
+        def forward(self, x):
+            double, triple = self.pair(self.conv(x))
+            return double + triple
+
+    assert list(read_network(Paired(), IMAGE).outputs) == ["conv"]
+    with pytest.raises(ValueError, match="'pair' gives no activations in channels"):
+        choose(Paired(), "pair")
+
+
 def test_what_does_not_see_the_image_cannot_be_drawn():
     class Blind(nn.Module):
         def __init__(self):
