@@ -254,7 +254,7 @@ def test_a_second_pass_begins_with_the_buffers_of_the_first(images):
         def forward(self, x):
             return self.conv(self.same(x * 2).relu_()).mean((2, 3))
 
-    model = Sharing()
+    model, images = Sharing().double(), images.double()
     snapshot = Snapshot(model, images)
     found = LayerDeconvnet(model, "same").attribute(images, 1)
     snapshot.assert_unchanged()
