@@ -16,9 +16,10 @@ test: $(READY)  ## the tests, GPU ones skipped where there is none
 test-all: $(READY)  ## every test, the slow ones too
 	$(BIN)/python -m pytest -n 2
 
-coverage: $(READY)  ## branch coverage, and what is not covered; fails below 95 %
+coverage: $(READY)  ## branch coverage, and what is not covered; fails below 95 % of the branches
 	$(BIN)/python -m coverage erase
 	$(BIN)/python -m pytest -n 2 -m "not slow" --cov --cov-report=term-missing --cov-report=json
+	$(BIN)/python tests/branches.py
 
 compatibility: $(READY)  ## the tests with the lowest and with the newest of everything (12 GB)
 	$(BIN)/nox -s lowest newest
