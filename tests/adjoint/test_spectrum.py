@@ -209,8 +209,13 @@ class TestLayers:
 
     def test_warns_of_what_it_leaves_out(self):
         model = nn.Sequential(nn.Conv2d(1, 1, 3), StandardisedConv(1, 1, 3))
-        with pytest.warns(UserWarning, match="replaces the forward pass: 1") as caught:
+        with pytest.warns(UserWarning, match="replaces the forward pass: 1"):
             assert list(adjoint.layers(model, torch.rand(1, 1, 8, 8))) == ["0"]
+
+    def test_warns_at_the_users_line(self):
+        model = nn.Sequential(nn.Conv2d(1, 1, 3), StandardisedConv(1, 1, 3))
+        with pytest.warns(UserWarning, match="replaces the forward pass: 1") as caught:
+            adjoint.layers(model, torch.rand(1, 1, 8, 8))
         assert caught[0].filename == __file__
 
     def test_refuses_lazy_layers_and_empty_batches_and_cleans_up(self):
