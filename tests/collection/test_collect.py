@@ -195,6 +195,25 @@ def test_too_little_memory_halves_the_batch(network, photographs, tmp_path, monk
         collect(network, photographs, tmp_path / "b", progress=False)
 
 
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+def test_too_little_memory_for_one_image_ends_it(
+    error, network, photographs, tmp_path, monkeypatch
+):
+    sizes = []
+
+    def starve(call, *_):
+        sizes.append(len(call.inputs[0]))
+        raise error("no more")
+
+    monkeypatch.setattr(questions, "answer", starve)
+    with (
+        pytest.warns(CollectWarning, match="did not suffice for a batch of"),
+        pytest.raises(error, match="no more"),
+    ):
+        collect(network, photographs, tmp_path, progress=False)
+    assert sizes == [10, 5, 2, 1]
+
+
 def test_any_tool_reads_it(network, photographs, tmp_path):
     kept = collect(network, photographs, tmp_path, batch_size=4, shard_bytes=9000, progress=False)
     files = sorted(tmp_path.glob("*.safetensors"))
@@ -268,6 +287,7 @@ def test_writing_to_what_was_read_changes_no_file(network, photographs, tmp_path
         ({"layer": "33", "neuron": 1}, ValueError, "no layer '33'"),
         ({"layer": "3", "neuron": 4}, IndexError, "neuron 4 does not fit"),
         ({"layer": "3", "neuron": (1, 2)}, IndexError, "does not fit"),
+        ({"output": lambda scores: scores[:, 0]}, TypeError, r"returns \(10,\).*output="),
         ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ({"inputs": 0}, ValueError, "inputs must be at least 1"),
         ({"dtype": torch.int8}, ValueError, "dtype must be"),
@@ -312,6 +332,9 @@ def test_bad_places(network, photographs, tmp_path, monkeypatch):
     (other / "manifest.json").write_text("[]")
     with pytest.raises(CollectionError, match="no manifest of a collection"):
         Collection.open(other)
+    (other / "manifest.json").write_text('{"format": "a newer one"}')
+    with pytest.raises(CollectionError, match=r"manifest\.json is of the format 'a newer one'"):
+        Collection.open(other)
 
     with pytest.raises(OutputError, match="the folder cannot be made"):
         collect(network, photographs, "/proc/kept", progress=False)  # not even root may
@@ -355,3 +378,36 @@ def test_one_warning_for_what_no_rule_reaches(photographs, tmp_path):
         warnings.simplefilter("always")
         collect(model, photographs, tmp_path, batch_size=2, progress=False)
     assert len([w for w in said if "GELU" in str(w.message)]) == 1
+
+
+class Split(nn.Module):
+    """Gives two tensors."""
+
+    def forward(self, x):
+        return x, x
+
+
+def test_a_layer_of_several_tensors_is_refused(network, photographs, tmp_path):
+    class Halves(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.split, self.network = Split(), network
+
+        def forward(self, x):
+            return self.network(self.split(x)[0])
+
+    how = {"layer": "split", "neuron": 1, "progress": False}
+    with pytest.raises(TypeError, match=r"layer 'split' is not one tensor.*choose another layer"):
+        collect(Halves().eval(), photographs, tmp_path, **how)
+
+
+def test_what_is_no_picture_is_not_shown(tmp_path):
+    class Sums(nn.Module):
+        def forward(self, facts, image):
+            return torch.stack([facts.sum(1), image.sum((1, 2, 3))], 1).relu()
+
+    data = [(torch.rand(6), torch.rand(3, 8, 8)) for _ in range(2)]
+    kept = collect(Sums().eval(), data, tmp_path, inputs=2, progress=False)
+    assert kept[0]["deconvnet"][0].shape == (6,)
+    assert "2 items" in kept._repr_html_()
+    assert "<img" not in kept._repr_html_()

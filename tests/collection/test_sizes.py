@@ -279,3 +279,37 @@ def test_hugging_face_data_sets(network, photographs, tmp_path):
     several = collect(network, photographs, tmp_path / "c", **PLAIN).to_datasets(tmp_path / "cache")
     found = torch.tensor(several[3]["deconvnet"])
     assert found.shape == (3, 10, 12)
+
+
+def test_parts_of_another_number_and_files_of_another_size_are_not_merged(
+    network, photographs, tmp_path
+):
+    for number, count in ((0, 2), (1, 2), (2, 3)):
+        out = tmp_path / str(number)
+        collect(network, photographs, out, shard=(number, count), **PLAIN)
+    first, second, other = (tmp_path / str(number) for number in range(3))
+    with pytest.raises(CollectionError, match="is of a run in 3 parts, others of 2"):
+        Collection.merge([first, other], tmp_path / "out")
+    (path,) = second.glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(CollectionError, match=f"{path.name} is not of one size in all folders"):
+        Collection.merge([first, second], tmp_path / "out")
+    with pytest.raises(CollectionError, match=f"{path.name} is of another size than it should be"):
+        collect(network, photographs, second, shard=(0, 2), **PLAIN)
+
+
+def test_sizes_of_other_samples_are_not_taken(network, photographs, tmp_path):
+    collect(network, photographs, tmp_path / "one", shard=(0, 2), **PLAIN)
+    (tmp_path / "two").mkdir()
+    (tmp_path / "one" / "sizes.json").rename(tmp_path / "two" / "sizes.json")
+    turned = [image.transpose(1, 2).contiguous() for image in photographs]
+    kept = collect(network, turned, tmp_path / "two", **PLAIN)
+    assert [item["deconvnet"].shape for item in kept] == [image.shape for image in turned]
+
+
+def test_a_file_in_which_no_sample_could_be_read(network, photographs, tmp_path):
+    data = Damaged(photographs, {0: OSError("torn"), 1: OSError("torn")})
+    with pytest.warns(UserWarning, match="2 samples could not be read"):
+        kept = collect(network, data, tmp_path, batch_size=2, shard_bytes=1, **PLAIN)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 1
+    assert [item["name"] for item in kept] == list("23456")
