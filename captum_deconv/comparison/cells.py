@@ -131,7 +131,9 @@ def _read_whole_lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
         try:
             found = json.loads(line)
         except ValueError:
-            raise ComparisonError(f"{path}: not a file of cells; give another folder") from None
+            found = None
+        if not isinstance(found, dict):
+            raise ComparisonError(f"{path}: not a file of cells; give another folder")
         yield found, place
 
 
