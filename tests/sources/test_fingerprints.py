@@ -73,6 +73,14 @@ def test_a_change_between_two_calls_is_noticed(change):
     assert hash_weights(model) == hash_afresh(model) != before
 
 
+def test_a_change_of_weights_with_holes_in_their_memory_is_noticed():
+    model = nn.Linear(200, 80)
+    model.weight = nn.Parameter(torch.rand(80, 400)[:, ::2])
+    before = hash_weights(model)
+    model.weight.data.mul_(1.001)
+    assert hash_weights(model) == hash_afresh(model) != before
+
+
 def test_inference_tensors_are_hashed_each_time(hashed):
     with torch.inference_mode():
         model = build()

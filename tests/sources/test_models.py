@@ -179,6 +179,13 @@ def test_the_environment_is_put_back(monkeypatch):
     assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
 
 
+def test_the_users_environment_is_put_back(monkeypatch):
+    monkeypatch.setenv("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "0")
+    with read_only_weights():
+        assert os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "1"
+    assert os.environ["TORCH_FORCE_WEIGHTS_ONLY_LOAD"] == "0"
+
+
 @pytest.mark.parametrize("name", ["googlenet", "lraspp_mobilenet_v3_large"])
 def test_builders_neither_warn_nor_download(hub, name):
     assert load_model(name, "none").categories
@@ -371,6 +378,16 @@ def test_timms_weights_without_a_network(offline):
 def test_networks_that_timm_has_not(name, weights, error, word):
     with pytest.raises(error, match=word):
         load_model(name, weights)
+
+
+@needs_timm
+def test_a_network_that_timm_cannot_build(monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("no such layer")
+
+    monkeypatch.setattr("timm.create_model", fail)
+    with pytest.raises(ModelError, match="timm cannot build resnet10t: no such layer"):
+        load_model("timm/resnet10t", "none")
 
 
 def test_without_timm(monkeypatch):
