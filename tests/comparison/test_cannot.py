@@ -12,6 +12,7 @@ from captum_deconv import comparison
 from captum_deconv.comparison import METHODS
 from captum_deconv.comparison.methods import CannotError, find_last_map
 from captum_deconv.comparison.metrics import classes, localisation
+from captum_deconv.comparison.page import write_page
 from captum_deconv.comparison.report import draw_figure, spell_cell
 
 
@@ -67,3 +68,23 @@ def test_a_share_that_speaks_against_the_class_everywhere(spot, squares):
 def test_the_last_map_has_more_than_one_place():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 5, 1)).eval()
     assert find_last_map(model, torch.rand(1, 3, 8, 8)) == "0"
+
+
+def test_no_image_beyond_the_most_that_any_metric_takes(spot, squares, tmp_path):
+    images = squares[0]
+    how = {"methods": ["random"], "metrics": ["deletion", "sparseness"], "out": tmp_path}
+    found = comparison.run(spot, images, at_most={"deletion": 1, "sparseness": 2}, **how)
+    assert list(found.targets) == ["0", "1"]
+    assert len(found.cells.values) == 3
+    how = {"restore": torch.sigmoid, "title": "few", "most": 1}
+    page = write_page(found, spot, images, tmp_path / "page", **how)
+    assert len(list(page.parent.rglob("image-*"))) == 1
+
+
+def test_a_figure_of_one_image_and_of_an_odd_number_of_metrics(spot, squares, tmp_path):
+    metrics = ["deletion", "insertion", "sparseness", "other_class", "noise_start"]
+    how = {"methods": ["edges"], "metrics": metrics, "out": tmp_path}
+    found = comparison.run(spot, squares[0][:1], **how)
+    draw_figure(found, tmp_path / "figure.svg")
+    text = (tmp_path / "figure.svg").read_text()
+    assert text.count('id="axes_') == len(metrics)

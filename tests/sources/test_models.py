@@ -211,6 +211,12 @@ def test_models_that_are_none(name, error, word):
         load_model(name, "none")
 
 
+def test_a_name_is_refused_where_torchvisions_source_cannot_be_read(monkeypatch):
+    monkeypatch.setattr("captum_deconv.sources.names.list_torchvision_names", lambda: ())
+    with pytest.raises(UnknownNameError, match="no model 'resnet5'; did you mean resnet50"):
+        load_model("resnet5", "none")
+
+
 def test_broken_modules_are_told_from_missing_ones(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "broken_network.py").write_text("import a_package_it_misses")
