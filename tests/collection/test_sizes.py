@@ -313,3 +313,9 @@ def test_a_file_in_which_no_sample_could_be_read(network, photographs, tmp_path)
         kept = collect(network, data, tmp_path, batch_size=2, shard_bytes=1, **PLAIN)
     assert len(list(tmp_path.glob("*.safetensors"))) > 1
     assert [item["name"] for item in kept] == list("23456")
+
+
+def test_a_neuron_without_a_place(network, photographs, tmp_path):
+    kept = collect(network, photographs[:3], tmp_path, layer="6", neuron=2, **PLAIN)
+    assert kept.tensor("place").shape == (3, 0)
+    assert [item["target"] for item in kept] == [(2,)] * 3
