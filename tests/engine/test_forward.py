@@ -6,6 +6,7 @@ import oracle
 import pytest
 import torch
 from agreement import check_layer
+from networks import Returning
 from torch import nn
 
 from captum_deconv import (
@@ -66,15 +67,6 @@ def test_outputs_that_are_no_tensor(output, hint, images):
     ):
         with pytest.raises(TypeError, match=hint):
             call()
-
-
-class Returning(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import threading
 import pytest
 import safetensors
 import torch
+from networks import Returning
 from safetensors.torch import save_file
 from scans import LAYERS, assert_equal
 from torch import nn
@@ -13,17 +14,6 @@ from torch.utils.data import TensorDataset
 
 from captum_deconv import features
 from captum_deconv.features.records import name_sample
-
-
-class Returns(nn.Module):
-    """A layer that gives something else than activations."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 @pytest.mark.parametrize(
@@ -36,7 +26,7 @@ class Returns(nn.Module):
     ],
 )
 def test_a_layer_that_gives_no_activations(function, words):
-    model = nn.Sequential(nn.Conv2d(3, 5, 3), Returns(function)).eval()
+    model = nn.Sequential(nn.Conv2d(3, 5, 3), Returning(function)).eval()
     with pytest.raises(TypeError, match=words):
         features.scan(model, "1", torch.rand(4, 3, 8, 8), batch_size=4, progress=False)
 

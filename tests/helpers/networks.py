@@ -8,6 +8,17 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
+class Returning(nn.Module):
+    """A function as a layer."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
 class Plain(nn.Module):
     """Two convolutions with one activation between and after them, which may be any callable."""
 

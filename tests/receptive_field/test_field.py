@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from networks import Returning
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -180,17 +181,6 @@ class Join(Sum):
         return torch.cat([branch(x) for branch in self.branches], 1)
 
 
-class Call(nn.Module):
-    """A function as a layer."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
 def conv(dimensions: int = 2, **settings) -> nn.Module:
     return (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dimensions - 1](2, 2, **{"kernel_size": 3, **settings})
 
@@ -223,21 +213,21 @@ LOCAL = {
     "reflection in a convolution": (2, conv(padding=1, padding_mode="reflect")),
     "replication": (2, nn.Sequential(nn.ReplicationPad2d((1, 2, 3, 0)), conv())),
     "replication 3d": (3, nn.ReplicationPad3d(1)),
-    "slices": (2, Call(lambda x: x[:, :, 2:-1, 1::2])),
-    "narrow and select": (2, Call(lambda x: x.narrow(2, 3, 5)[:, :1])),
-    "channels taken apart": (2, Call(lambda x: torch.stack(x.unbind(1), 1) + x.flip(1))),
-    "chunks": (2, Call(lambda x: x.chunk(2, 1)[1] + x.split([1, 1], 1)[0])),
-    "rows taken apart": (2, nn.Sequential(Call(lambda x: x.split(4, 2)[1]), conv())),
+    "slices": (2, Returning(lambda x: x[:, :, 2:-1, 1::2])),
+    "narrow and select": (2, Returning(lambda x: x.narrow(2, 3, 5)[:, :1])),
+    "channels taken apart": (2, Returning(lambda x: torch.stack(x.unbind(1), 1) + x.flip(1))),
+    "chunks": (2, Returning(lambda x: x.chunk(2, 1)[1] + x.split([1, 1], 1)[0])),
+    "rows taken apart": (2, nn.Sequential(Returning(lambda x: x.split(4, 2)[1]), conv())),
     "channel shuffle": (2, nn.Sequential(conv(), nn.ChannelShuffle(2))),
     "permuted there and back": (
         2,
-        Call(lambda x: x.permute(0, 2, 3, 1).softmax(3).square().permute(0, 3, 1, 2)),
+        Returning(lambda x: x.permute(0, 2, 3, 1).softmax(3).square().permute(0, 3, 1, 2)),
     ),
-    "views": (2, Call(lambda x: x.view(3, 1, 2, *x.shape[2:]).squeeze(1).unsqueeze(0)[0])),
-    "channel means": (2, Call(lambda x: x * x.mean(1, keepdim=True) + x.amax(1)[:, None])),
+    "views": (2, Returning(lambda x: x.view(3, 1, 2, *x.shape[2:]).squeeze(1).unsqueeze(0)[0])),
+    "channel means": (2, Returning(lambda x: x * x.mean(1, keepdim=True) + x.amax(1)[:, None])),
     "layer norm of channels": (
         2,
-        Call(lambda x: F.layer_norm(x.square().movedim(1, -1), (2,)).square().movedim(-1, 1)),
+        Returning(lambda x: F.layer_norm(x.square().movedim(1, -1), (2,)).square().movedim(-1, 1)),
     ),
     "local response norm": (2, nn.Sequential(conv(), nn.LocalResponseNorm(2))),
     "branches": (2, Sum(conv(padding=1), nn.Identity(), conv(dilation=2, padding=2))),
@@ -262,14 +252,17 @@ LOCAL = {
             nn.Upsample(size=(34, 28), mode="bicubic", align_corners=True), conv(kernel_size=2)
         ),
     ),
-    "pixel shuffle": (2, nn.Sequential(Call(lambda x: x.repeat(1, 2, 1, 1)), nn.PixelShuffle(2))),
+    "pixel shuffle": (
+        2,
+        nn.Sequential(Returning(lambda x: x.repeat(1, 2, 1, 1)), nn.PixelShuffle(2)),
+    ),
     "pixel unshuffle": (2, nn.PixelUnshuffle(2)),
     "activations": (
         2,
         nn.Sequential(nn.PReLU(2), nn.ELU(), nn.Softplus(), nn.Hardtanh(0, 50), nn.Tanh()),
     ),
     "batch norm": (2, nn.Sequential(conv(), nn.BatchNorm2d(2), nn.Dropout())),
-    "mixed types": (2, Call(lambda x: x.float().clone().double() * 2 - 1)),
+    "mixed types": (2, Returning(lambda x: x.float().clone().double() * 2 - 1)),
 }
 
 
@@ -319,24 +312,24 @@ def compare_everywhere(model: nn.Module, size: tuple[int, ...]):
         conv(padding=1, padding_mode="circular"),
         nn.MultiheadAttention(10, 2),
         nn.Fold((4, 5), 2),
-        Call(lambda x: x + x.mean((2, 3), keepdim=True)),
-        Call(lambda x: x + x.transpose(2, 3).reshape_as(x)),
-        Call(lambda x: x.flip(2)),
-        Call(lambda x: x.cumsum(2)),
-        Call(lambda x: x[:, :, torch.arange(3)]),
-        Call(lambda x: x * x.max()),
-        Call(lambda x: torch.cat([x, x], 2)),
-        Call(lambda x: x.sum((2, 3))),
+        Returning(lambda x: x + x.mean((2, 3), keepdim=True)),
+        Returning(lambda x: x + x.transpose(2, 3).reshape_as(x)),
+        Returning(lambda x: x.flip(2)),
+        Returning(lambda x: x.cumsum(2)),
+        Returning(lambda x: x[:, :, torch.arange(3)]),
+        Returning(lambda x: x * x.max()),
+        Returning(lambda x: torch.cat([x, x], 2)),
+        Returning(lambda x: x.sum((2, 3))),
     ],
     ids=str,
 )
 def test_what_mixes_space_sees_along_that_axis_everything(layer):
     if isinstance(layer, nn.MultiheadAttention):
         attention = layer.double()
-        layer = Call(lambda x: attention(*[x[:, 0]] * 3)[0])
+        layer = Returning(lambda x: attention(*[x[:, 0]] * 3)[0])
     if isinstance(layer, nn.Fold):
         fold = layer
-        layer = Call(lambda x: fold(x.flatten(1).reshape(3, 20, 12)))
+        layer = Returning(lambda x: fold(x.flatten(1).reshape(3, 20, 12)))
     model = nn.Sequential(layer.double().eval(), nn.Identity())
     images = torch.rand(3, 2, 12, 10, dtype=torch.double)
     field = receptive_field.of(model, "1", images)
@@ -359,10 +352,10 @@ def test_errors(model, images):
     with pytest.raises(TypeError, match=r"\(N, C, \*spatial\)"):
         receptive_field.of(model, "conv1", torch.rand(3, 8))
     with pytest.raises(RuntimeError, match="does not require grad"):
-        receptive_field.of(nn.Sequential(Call(torch.ones_like)), "0", images)
+        receptive_field.of(nn.Sequential(Returning(torch.ones_like)), "0", images)
     weights = nn.Parameter(torch.ones(3, 4, 8, 8))
     with pytest.raises(RuntimeError, match="does not depend"):
-        receptive_field.of(nn.Sequential(Call(lambda x: weights * 2)), "0", images)
+        receptive_field.of(nn.Sequential(Returning(lambda x: weights * 2)), "0", images)
 
 
 def test_the_oracle_can_fail():
