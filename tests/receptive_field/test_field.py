@@ -321,7 +321,7 @@ def compare_everywhere(model: nn.Module, size: tuple[int, ...]):
         Returning(lambda x: torch.cat([x, x], 2)),
         Returning(lambda x: x.sum((2, 3))),
     ],
-    ids=str,
+    ids=lambda layer: type(layer).__name__,
 )
 def test_what_mixes_space_sees_along_that_axis_everything(layer):
     if isinstance(layer, nn.MultiheadAttention):
