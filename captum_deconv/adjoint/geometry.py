@@ -177,7 +177,7 @@ def require_supported(module: object) -> None:
             f"{name} is lazy and has no weight yet: run it once on an input, then ask again"
         )
     home = type(module).__module__
-    if ".quantized" in home or ".qat" in home or ".intrinsic" in home:
+    if ".quantized" in home or ".qat" in home:
         raise TypeError(
             f"{name} is quantised and no linear operator: use the floating point layer that it "
             f"was made from"

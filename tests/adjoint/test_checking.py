@@ -246,7 +246,7 @@ class TestCheck:
             adjoint.check(nn.Conv2d(1, 1, 1), (2, 2), batch_size=0)
         with pytest.raises(ValueError, match="spatial axes"):
             adjoint.check(nn.Conv1d(1, 1, 1), (2,), memory_format=torch.channels_last)
-        with pytest.raises(ValueError, match="meta"):
+        with pytest.raises(ValueError, match="Conv2d is on the meta"):
             adjoint.check(nn.Conv2d(1, 1, 1, device="meta"), (2, 2))
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -268,6 +268,27 @@ class TestCheck:
         assert found[0] == measure_rounding(geometry, dtype, torch.device("cpu"))
         expected = 2**-10 if dtype == torch.float32 else 0
         assert found[1] - found[0] == pytest.approx(expected)
+
+    @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="before torch 2.9")
+    def test_tolerance_of_tf32_by_the_newer_switches(self):
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        switches = (matmul, cudnn.conv, cudnn.rnn)
+        linear, conv = describe(nn.Linear(6, 4), ()), describe(nn.Conv2d(2, 2, 3), (8, 8))
+        kept = [switch.fp32_precision for switch in switches]
+        try:
+            # Where two of cuDNN's differ, torch refuses to answer by the older switch.
+            for levels in (("ieee", "tf32", "ieee"), ("tf32", "ieee", "tf32")):
+                for switch, level in zip(switches, levels, strict=True):
+                    switch.fp32_precision = level
+                for geometry, level in ((linear, levels[0]), (conv, levels[1])):
+                    on_gpu, on_cpu = (
+                        measure_rounding(geometry, torch.float32, torch.device(name))
+                        for name in ("cuda", "cpu")
+                    )
+                    assert on_gpu - on_cpu == pytest.approx(2**-10 if level == "tf32" else 0)
+        finally:
+            for switch, level in zip(switches, kept, strict=True):
+                switch.fp32_precision = level
 
     def test_tolerance_grows_with_the_reduction_and_the_type(self):
         small, large = (describe(nn.Conv2d(c, c, 3), (8, 8)) for c in (2, 200))

@@ -226,11 +226,11 @@ BAD = {
     "too few axes": (lambda: nn.Conv2d(1, 1, 3), (8,), ValueError, "1 axes"),
     "channels given too": (lambda: nn.Conv2d(1, 1, 3), (1, 8, 8), ValueError, "spatial size alone"),
     "int for two axes": (lambda: nn.Conv2d(1, 1, 3), 8, ValueError, "1 axes"),
-    "empty": (lambda: nn.Conv2d(1, 1, 3), (0, 8), ValueError, "empty"),
+    "empty": (lambda: nn.Conv2d(1, 1, 3), (0, 8), ValueError, "empty.*Conv2d needs"),
     "negative": (lambda: nn.Conv2d(1, 1, 3), (-3, 8), ValueError, "empty"),
     "not integers": (lambda: nn.Conv2d(1, 1, 3), (8.0, 8.0), TypeError, "integers"),
-    "not a size": (lambda: nn.Conv2d(1, 1, 3), "88", TypeError, "integers"),
-    "a tensor": (lambda: nn.Conv2d(1, 1, 3), torch.ones(2), TypeError, "integers"),
+    "not a size": (lambda: nn.Conv2d(1, 1, 3), "88", TypeError, "a tuple of integers"),
+    "a tensor": (lambda: nn.Conv2d(1, 1, 3), torch.ones(2), TypeError, "a tuple"),
     "linear with a size": (lambda: nn.Linear(4, 3), (5,), ValueError, "no spatial axes"),
     "complex": (lambda: nn.Conv2d(1, 1, 3, dtype=torch.complex64), (8, 8), TypeError, "complex64"),
     "lazy": (lambda: nn.LazyConv2d(1, 3), (8, 8), TypeError, "lazy"),
@@ -274,9 +274,16 @@ def test_integer_weights_are_refused():
 @pytest.mark.filterwarnings("ignore:.*:UserWarning")
 def test_quantised_layers_are_refused():
     quantised = pytest.importorskip("torch.ao.nn.quantized")
-    for layer, size in ((quantised.Conv2d(1, 1, 3), (8, 8)), (quantised.Linear(4, 3), ())):
-        with pytest.raises(TypeError, match="quantised"):
-            adjoint.check(layer, size)
+    trained = pytest.importorskip("torch.ao.nn.qat")
+    options = {"qconfig": torch.ao.quantization.default_qat_qconfig}
+    for kind in (quantised, trained):
+        more = options if kind is trained else {}
+        for layer, size in (
+            (kind.Conv2d(1, 1, 3, **more), (8, 8)),
+            (kind.Linear(4, 3, **more), ()),
+        ):
+            with pytest.raises(TypeError, match="quantised"):
+                adjoint.check(layer, size)
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
@@ -318,5 +325,5 @@ class TestMatrix:
             adjoint.matrix(nn.Linear(4, 3), (), max_bytes=10)
 
     def test_needs_values(self):
-        with pytest.raises(ValueError, match="meta"):
+        with pytest.raises(ValueError, match="Conv2d is on the meta"):
             adjoint.matrix(nn.Conv2d(1, 1, 1, device="meta"), (2, 2))

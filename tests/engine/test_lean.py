@@ -215,17 +215,23 @@ def checked(x):
         return spread(torch.relu(x.flatten(1).repeat(1, 9)) * x.flatten(1).repeat(1, 9))
 
 
+def normed(x):
+    """Return scores over a single number, which saved a map."""
+    rows = x.flatten(1).repeat(1, 9)
+    return spread(torch.relu(rows) / torch.linalg.vector_norm(rows - 1))
+
+
 def spread(rows):
     return rows @ torch.linspace(-1, 1, 5 * rows.shape[1]).view(-1, 5)
 
 
 @pytest.mark.parametrize("memory", MEMORY)
-@pytest.mark.parametrize("forward", [penalised, transformed, checked])
-def test_models_that_differentiate_on_their_own(forward, memory, images):
+@pytest.mark.parametrize("forward", [penalised, transformed, checked, normed])
+def test_models_that_differentiate_or_save_on_their_own(forward, memory, images):
     assert_same_as_autograds(forward, images, 3, memory)
 
 
-@pytest.mark.parametrize("build", [networks.InstanceNormed])
+@pytest.mark.parametrize("build", [networks.InstanceNormed, networks.Apart])
 @pytest.mark.parametrize("memory", MEMORY)
 def test_rectifiers_in_place_on_views(build, memory):
     torch.manual_seed(0)
@@ -343,7 +349,8 @@ def test_one_blank_is_handed_out_in_many_shapes(monkeypatch):
         assert blank.view(shape, stride, dtype, cpu) is view
         assert view.untyped_storage().data_ptr() == blank._bytes.data_ptr()
         assert len(blank._views) <= 3
-    assert blank.view(torch.Size((2,)), (1,), torch.float32, torch.device("meta")).is_meta
+    elsewhere = blank.view(torch.Size((2,)), (1,), torch.float64, torch.device("meta"))
+    assert (elsewhere.is_meta, elsewhere.dtype) == (True, torch.float64)
 
 
 def networks_small():
@@ -437,3 +444,4 @@ def test_an_unknown_memory_is_refused(model, images):
         Deconvnet(model, memory="small")
     with pytest.raises(ValueError, match="unknown memory"):
         compare(model, images, 1, memory="small")
+    assert lean.make_recorder("autograd") is None

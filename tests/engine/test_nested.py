@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from captum_deconv import Deconvnet, GuidedBackprop, InputGradient
-from captum_deconv.engine import overriding
+from captum_deconv.engine import lean, overriding
 
 METHODS = [InputGradient, GuidedBackprop, Deconvnet]
 ROWS = tuple(torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)))
@@ -35,10 +35,17 @@ def row_by_row(*rows):
     return torch.cat([head(torch.relu(body(row))).flatten() for row in rows]).sum().reshape(1)
 
 
+@pytest.fixture(params=["autograd", "light", "lean"])
+def memory(request, monkeypatch):
+    """Where even the smallest of saved tensors are looked at."""
+    monkeypatch.setattr(lean, "_SMALL", 0)
+    return request.param
+
+
 @pytest.mark.parametrize("cls", METHODS)
 @pytest.mark.parametrize("layout", [torch.jagged, torch.strided])
-def test_nested_tensors_inside_a_network(cls, layout):
-    ours = cls(build(layout, torch.relu)).attribute(ROWS)
+def test_nested_tensors_inside_a_network(cls, layout, memory):
+    ours = cls(build(layout, torch.relu), memory=memory).attribute(ROWS)
     for got, expected in zip(ours, cls(row_by_row).attribute(ROWS), strict=True):
         assert expected.abs().max() > 0
         torch.testing.assert_close(got, expected)  # other matrix products, other last bits
@@ -89,9 +96,11 @@ def test_a_nested_input(cls, layout):
 
 
 @pytest.mark.parametrize("cls", METHODS)
-def test_sparse_gradients(cls):
+def test_sparse_gradients(cls, memory):
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(1))
-    ours = cls(lambda x: torch.relu(x.to_sparse()).to_dense().mul(-1.0).sum(1)).attribute(x)
+    ours = cls(
+        lambda x: torch.relu(x.to_sparse()).to_dense().mul(-1.0).sum(1), memory=memory
+    ).attribute(x)
     assert torch.equal(ours, cls(lambda x: torch.relu(x).mul(-1.0).sum(1)).attribute(x))
 
 

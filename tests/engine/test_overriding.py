@@ -45,6 +45,17 @@ def test_the_rule_is_gone_when_the_context_ends():
     assert torch.equal(torch.autograd.grad(y, x, SIGNAL)[0], SIGNAL.where(X > 0, 0))
 
 
+def test_a_rectifier_reached_through_its_slope_alone_keeps_what_it_passes_there():
+    x = torch.tensor([2.0, 4.0], requires_grad=True)
+    signal = torch.tensor([[-1.0, 2.0, -3.0]], requires_grad=True)
+    y = F.prelu(signal, x.mean().reshape(1))
+    found = rectifiers.survey([y], [x], "leaky").rectifiers
+    assert len(found) == 1
+    with overridden(found, rules.deconvnet):
+        (passed,) = torch.autograd.grad(y, x, torch.ones_like(y))
+    assert passed.tolist() == [-2.0, -2.0]
+
+
 @pytest.mark.parametrize(
     ("bound", "expected"),
     [

@@ -43,6 +43,7 @@ CASES = {
         lambda x: F.max_pool2d(x, (3, 2), (2, 1), (1, 1), ceil_mode=True),
         lambda x: F.max_pool2d(x, 3, 2, 1, dilation=2),
         lambda x: F.max_pool2d(x, 5, 1, 2),
+        lambda x: F.max_pool2d(x[0], (3, 2)),
     ],
     "MaxPool3DWithIndicesBackward0": [lambda x: F.max_pool3d(x[None], 2)],
     "ReluBackward0": [F.relu, lambda x: F.relu_(x * 1), lambda x: F.relu(x.transpose(1, 3))],

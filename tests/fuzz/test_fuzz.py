@@ -12,7 +12,8 @@ from fuzzing.mixing import MIXES
 from fuzzing.operations import OPERATIONS
 from fuzzing.plans import KINDS, Mix, Operate, Plan, Question, Rectify
 from fuzzing.rectifying import ALL, ON_VIEWS, PLACES
-from fuzzing.references import TELLS, largest_difference, relative_error, same
+from fuzzing.references import largest_difference, relative_error, same
+from opaque import TELLS
 
 from captum_deconv.engine import coverage, hooks, modes, rectifiers, rules, saved
 

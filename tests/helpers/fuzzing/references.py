@@ -11,6 +11,7 @@ from typing import Any
 import oracle
 import torch
 import torch.nn.functional as F
+from opaque import TELLS
 from torch import Tensor, nn
 
 from fuzzing.networks import CHOICES, Built, UnusableError
@@ -202,13 +203,3 @@ def largest_difference(actual: Sequence[Tensor], expected: Sequence[Tensor]) -> 
         return float("inf")  # NaN is neither larger nor smaller than what is allowed
     pairs = [(a.double(), e.double()) for a, e in zip(actual, expected, strict=True) if e.numel()]
     return max((float((a - e).abs().max()) for a, e in pairs), default=0.0)
-
-
-def _tells_what_a_slice_hides() -> bool:
-    x = torch.zeros(2, requires_grad=True) * 1
-    x[:1].relu_()
-    return hasattr(x.grad_fn, "_wrapped_node")
-
-
-TELLS = _tells_what_a_slice_hides()
-"""Whether this torch says what an in-place call on a view computed; if not, all are left."""
