@@ -58,9 +58,7 @@ def make_leaves(
                 "token indices, explain an embedding layer with one of the Layer classes"
             )
         _check_finite(tensor.detach(), index, checks)
-        # What is detached from an inference tensor is one too; autograd takes only a copy.
-        leaf = tensor.detach().clone() if tensor.is_inference() else tensor.detach()
-        leaves.append(leaf.requires_grad_())
+        leaves.append(_detach(tensor).requires_grad_())
     return tuple(leaves)
 
 
@@ -223,8 +221,6 @@ class Capture:
 
     def __post_init__(self) -> None:
         self._thread = threading.get_ident()
-        self._shared: list[tuple[Tensor, int, Tensor]] = []
-        self.doubtful = False
 
     @contextmanager
     def hooked(self) -> Iterator[None]:
@@ -234,7 +230,7 @@ class Capture:
             RuntimeError: If the forward pass never ran the layer.
         """
         self._calls = 0
-        self._shared = []
+        self._shared: list[tuple[Tensor, int, Tensor]] = []
         registered = False
         take: Any = self._take_input if self.of_input else self._take_output
         try:
@@ -251,7 +247,7 @@ class Capture:
                 "the model it was scripted from"
             ) from None
         finally:
-            self.doubtful = any(
+            self.doubtful: bool = any(
                 old._version != was or new._version for old, was, new in self._shared
             )
             self._shared = []
@@ -277,7 +273,8 @@ class Capture:
             self.tensors[tensors[0].device] = tensors
             raise _Reached
         # What follows may work in place, on these tensors or on others that share their memory.
-        with torch.enable_grad():  # the model may run the layer under no_grad
+        # And the model may run the layer where autograd records nothing.
+        with torch.inference_mode(False), torch.enable_grad():
             kept = tuple(_cut(t) if self.cut else t.clone() for t in tensors)
             self.tensors[kept[0].device] = kept
             if not self.through:
@@ -321,7 +318,12 @@ def _shares_memory(tensor: Tensor, args: Any) -> bool:
 
 def _cut(tensor: Tensor) -> Tensor:
     """Return a leaf with the tensor's values; one of integers stays as it is."""
-    return tensor.detach().requires_grad_() if has_gradient(tensor) else tensor
+    return _detach(tensor).requires_grad_() if has_gradient(tensor) else tensor
+
+
+def _detach(tensor: Tensor) -> Tensor:
+    # What is detached from an inference tensor is one too; autograd takes only a copy.
+    return tensor.detach().clone() if tensor.is_inference() else tensor.detach()
 
 
 def capture(
@@ -389,7 +391,7 @@ def _find(model: Any, layer: nn.Module | str) -> tuple[str, nn.Module]:
         raise TypeError(
             f"layer must be a module or its dotted name, not {layer!r} ({type(layer).__name__})"
         )
-    owner = model if isinstance(model, nn.Module) else find_owner(model)
+    owner = find_owner(model)
     if not isinstance(owner, nn.Module):
         raise TypeError(
             f"layer {layer!r} is a name, and {model!r} is no module that it could be looked up "

@@ -235,12 +235,13 @@ class Recording(ABC, Generic[Answer]):
         start: Sequence[Tensor] | None = None,
     ) -> list[Gradients]:
         """Run one backward pass for each method; values of the outputs count 1, or their start."""
-        if not all(output.requires_grad for output in outputs):
-            raise RuntimeError(
-                "the output does not require grad, so no gradient leads back to the inputs: the "
-                "model computes it under torch.no_grad, detaches it, rounds it, or returns a "
-                "constant"
-            )
+        for what, tensors in (("output", outputs), ("layer", inputs)):
+            if not all(tensor.requires_grad for tensor in tensors):
+                raise RuntimeError(
+                    f"the {what} does not require grad, so no gradient leads back to the inputs: "
+                    "the model computes it under torch.no_grad, detaches it, rounds it, or returns "
+                    "a constant"
+                )
         # What no rule reaches is reported before anything is computed.
         found = [method.examine(outputs, inputs, whole=whole) for method in methods]
         sums = [_weigh(o, None if start is None else start[i]) for i, o in enumerate(outputs)]

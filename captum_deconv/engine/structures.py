@@ -99,6 +99,8 @@ def refuse(value: Any, owner: str, option: str) -> str:
 
 def _look_up(value: Any, choice: int | str, owner: str, option: str) -> Any:
     try:
+        if isinstance(value, Tensor):
+            raise LookupError  # an index would choose one of the examples, a name what torch keeps
         if isinstance(choice, str) and not isinstance(value, Mapping):
             return getattr(value, choice)
         return value[choice]

@@ -176,21 +176,26 @@ def test_torchscript_with_the_wrong_number_of_arguments(count, images):
         InputGradient(scripted).attribute(given, 1, **arguments)
 
 
-def test_a_layer_under_no_grad_has_a_gradient_all_the_same(images):
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_layer_that_nothing_records_has_a_gradient_all_the_same(mode, images):
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
-            self.body = nn.Conv2d(3, 4, 3)
+            self.body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True))
+            self.threshold = nn.Parameter(torch.tensor(0.5))
 
         def forward(self, x):
-            with torch.no_grad():
+            with mode():
                 features = self.body(x)
-            return torch.relu(features).flatten(1).sum(1)
+            return torch.relu(features - self.threshold).flatten(1).sum(1)
 
     torch.manual_seed(0)
     model = Model()
-    result = LayerGradient(model, "body").attribute(images)
-    assert torch.equal(result, (model.body(images) > 0).float())
+    for layer in ("body", "body.1"):
+        result = LayerGradient(model, layer).attribute(images)
+        assert torch.equal(result, (model.body(images) > 0.5).float())
+        with pytest.raises(RuntimeError, match="the layer does not require grad"):
+            GuidedGradCam(model, layer).attribute(images)
 
 
 def test_inference_tensors_inside_arguments(images):

@@ -104,6 +104,12 @@ def test_sparse_gradients(cls, memory):
     assert torch.equal(ours, cls(lambda x: torch.relu(x).mul(-1.0).sum(1)).attribute(x))
 
 
+def test_nan_among_the_few_values_of_a_sparse_input_is_refused():
+    x = torch.tensor([[0.0, torch.nan], [1.0, 0.0]]).to_sparse()
+    with pytest.raises(ValueError, match="holds 1 NaN or infinite values of 2"):
+        InputGradient(lambda x: torch.relu(x.to_dense()).sum(1)).attribute(x)
+
+
 def test_what_cannot_be_done_is_refused_in_words():
     nested = torch.nested.nested_tensor(list(ROWS), layout=torch.jagged)
     for gradient, kind in ((nested, "nested"), (torch.eye(2).to_sparse(), "torch.sparse_coo")):

@@ -138,6 +138,12 @@ def test_a_models_output_is_chosen_on_every_class(choice, model, images):
         InputGradient(wrapped, output="nothing").attribute(images, 2)
     with pytest.raises(ValueError, match=r"names nothing: .* is a Tensor of shape \(3, 5\)"):
         InputGradient(model, output="logits").attribute(images, 2)
+    # An index would choose one of the examples, a name what torch keeps of a tensor.
+    for unmeant in (0, "data"):
+        with pytest.raises(ValueError, match=f"output={unmeant!r} names nothing"):
+            InputGradient(model, output=unmeant).attribute(images, 2)
+        with pytest.raises(ValueError, match=f"layer_tensor={unmeant!r} names nothing"):
+            LayerGradient(model, "conv2", layer_tensor=unmeant).attribute(images, 2)
     with pytest.raises(TypeError, match="gives a str, not a tensor"):
         InputGradient(wrapped, output=lambda value: "text").attribute(images, 2)
 
