@@ -325,7 +325,7 @@ class Guard:
         ValueError: If it is none of the three.
     """
 
-    def __init__(self, uncovered: Uncovered = "warn") -> None:
+    def __init__(self, uncovered: Uncovered) -> None:
         if uncovered not in ("warn", "raise", "ignore"):
             raise ValueError(f"unknown uncovered {uncovered!r}: choose from warn, raise, ignore")
         self.uncovered = uncovered

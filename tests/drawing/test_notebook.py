@@ -112,9 +112,13 @@ def test_coverage():
     report = coverage(network, torch.rand(1, 3, 8, 8))
     parsed = Parsed(report._repr_html_())
     assert parsed.texts[0] == "overridden: 2 nodes"
+    assert parsed.texts[1:5] == ["Operation", "Nodes", "In", "What becomes of it"]
     assert parsed.texts[5:9] == ["ReLU", "2", "'1', '4'", "overridden"]
-    assert any(text.startswith("left as it is: ") for text in parsed.texts)
-    assert "Sigmoid" in parsed.texts
+    assert parsed.texts[9:12] == ["GELU", "1", "'2'"]
+    assert parsed.texts[12].startswith("left as it is: ")
+    assert parsed.texts[13:] == [
+        *("Sigmoid", "1", "'3'", "keeps its ordinary gradient, as in the papers")
+    ]
     nothing = coverage(nn.Flatten(), torch.rand(1, 3, 8, 8))
     assert Parsed(nothing._repr_html_()).tags == ["p"]
 
