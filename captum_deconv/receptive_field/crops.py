@@ -77,8 +77,8 @@ def cut(field: ReceptiveField, position: Sequence[int], least: Sequence[int] | N
     starts, stops, places = [], [], []
     for axis, (start, stop) in enumerate(field.box(position)):
         length, step, stride = field.image_size[axis], field.alignment[axis], field.stride[axis]
-        first = start // step * step if step > 0 and stride > 0 else 0
-        stop = length - (length - stop) // step * step if step > 0 else length
+        first = start // step * step
+        stop = length - (length - stop) // step * step
         if least is not None:
             # All crops' sizes differ by whole steps, so both ends stay on the grid.
             first = min(first, length - least[axis])

@@ -137,8 +137,7 @@ class _Path:
         if not found:
             return None
         stride = self.scales[self.end]
-        start = boxes[0].first if boxes[0] is not None else found[0].first
-        return max(box.last - box.first + 1 for box in found), stride, start
+        return max(box.last - box.first + 1 for box in found), stride, found[0].first
 
     def align(self) -> int:
         """Return what a crop's start must be a multiple of, for every grid on the way."""

@@ -128,10 +128,6 @@ def _signed(number: int) -> int:
     return number - 2**64 if number >= 2**63 else number
 
 
-def _concatenate(node: Any, output: End, source: End) -> Dims:
-    return _drop(_keep(node, output, source), _saved_dims(node, len(output[1])))
-
-
 def _stack(node: Any, output: End, source: End) -> Dims:
     (stacked,) = _saved_dims(node, len(output[1]))
     return {d: (d + (d >= stacked), IDENTITY) for d in range(len(source[1]))}
@@ -220,13 +216,13 @@ def _pool(node: Any, output: End, source: End) -> Dims:
     stride = node._saved_stride or kernel  # left out, it is the kernel's
     dilation = getattr(node, "_saved_dilation", (1,) * count)
     settings = zip(kernel, stride, node._saved_padding, dilation, strict=True)
-    kept: Dims = {d: (d, IDENTITY) for d in range(len(source[1]) - count)}
+    kept: Dims = {d: (d, IDENTITY) for d in range(len(source[1]))}
     return {**kept, **_last(output[1], [Window(*numbers) for numbers in settings])}
 
 
 def _pad(node: Any, output: End, source: End) -> Dims:
     steps = [Window(padding=amount) for amount in _list_before(node._saved_pad)]
-    kept: Dims = {d: (d, IDENTITY) for d in range(len(source[1]) - len(steps))}
+    kept: Dims = {d: (d, IDENTITY) for d in range(len(source[1]))}
     return {**kept, **_last(output[1], steps)}
 
 
@@ -273,8 +269,6 @@ def _interpolate(node: Any, output: End, source: End, *, reach: int, centred: bo
 
 def _saved_factors(node: Any, count: int) -> list[float | None]:
     """Return the scale factors that the user gave, the first axis first."""
-    if hasattr(node, "_saved_scale_factors"):
-        return list(node._saved_scale_factors or [None] * count)
     names = (
         ["_saved_scales"] if count == 1 else [f"_saved_scales_{axis}" for axis in "dhw"[-count:]]
     )
@@ -304,7 +298,7 @@ _HANDLERS: dict[str, Handler] = {
     "Glu": _mix_along,
     **dict.fromkeys(("Mean", "Sum", "Amax", "Amin", "Max", "Min", "Logsumexp"), _reduce),
     **dict.fromkeys(("Prod", "Var", "Std", "LinalgVectorNorm"), _reduce),
-    "Cat": _concatenate,
+    "Cat": _keep,  # along the dimension that grows, no input is as long as the output
     "Stack": _stack,
     "Select": _select,
     "Unbind": _select,

@@ -185,16 +185,14 @@ class Interpolation:
         first, last = interval
         # A place that falls on a position reads that one alone, so its neighbour may read on.
         ends = (first, min(first + 1, last), max(last - 1, first), last)
-        seen = [self._read(self.scale * end + self.shift, bounded) for end in ends]
+        seen = [self._read(self.scale * end + self.shift) for end in ends]
         first, last = min(read.first for read in seen), max(read.last for read in seen)
         if bounded:
             first, last = (min(max(end, 0), size - 1) for end in (first, last))
         return Interval(first, last)
 
-    def _read(self, place: Fraction, bounded: bool) -> Interval:
+    def _read(self, place: Fraction) -> Interval:
         """Return the positions around a place that count there."""
-        if bounded and self.reach == 1:
-            place = max(place, Fraction(0))
         below = math.floor(place)
         if self.reach == 0 or place == below:
             return Interval(below, below)

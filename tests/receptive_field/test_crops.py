@@ -97,6 +97,11 @@ def test_sizes_are_joined_where_a_pass_costs_more_than_the_pixels():
     # Neither of the two holds the other: one wide and one high.
     assert crops.join_sizes([(2, 6), (6, 2)], 49) == dict.fromkeys([(2, 6), (6, 2)], (6, 6))
     assert crops.join_sizes([(2, 6), (6, 2)], 48) == {(2, 6): (2, 6), (6, 2): (6, 2)}
+    # (1, 8) with these two is 40 more, and they, which are two, are 24 more.
+    three = [(2, 6), (6, 2), (1, 8)]
+    joined = {(2, 6): (6, 6), (6, 2): (6, 6), (1, 8): (1, 8)}
+    assert crops.join_sizes(three, 64) == joined
+    assert crops.join_sizes(three, 65) == dict.fromkeys(three, (6, 8))
     assert crops.join_sizes([], 5) == {}
 
 

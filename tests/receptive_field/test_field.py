@@ -199,6 +199,7 @@ LOCAL = {
     "transposed1d": (1, transposed(1, stride=3, padding=1, output_padding=1)),
     "transposed2d": (2, nn.Sequential(transposed(stride=2, kernel_size=2), conv(stride=3))),
     "transposed with gaps": (2, transposed(stride=4, kernel_size=2)),
+    "transposed that begins with a gap": (2, transposed(stride=4, kernel_size=2, padding=2)),
     "transposed3d": (3, transposed(3, stride=2, dilation=2)),
     "max pool 1d": (1, nn.MaxPool1d(3, 2, 1)),
     "max pool ceil": (2, nn.MaxPool2d(3, 2, 1, ceil_mode=True)),
@@ -231,6 +232,13 @@ LOCAL = {
     ),
     "local response norm": (2, nn.Sequential(conv(), nn.LocalResponseNorm(2))),
     "branches": (2, Sum(conv(padding=1), nn.Identity(), conv(dilation=2, padding=2))),
+    "branches, one of them in its padding": (
+        2,
+        Sum(
+            nn.Sequential(conv(kernel_size=1), conv(kernel_size=1, padding=2)),
+            nn.Sequential(conv(padding=1), conv(kernel_size=5, padding=4)),
+        ),
+    ),
     "joined branches": (2, Join(conv(padding=1), conv(kernel_size=1), nn.MaxPool2d(5, 1, 2))),
     "down and up": (
         2,
@@ -346,6 +354,26 @@ def test_batch_norm_that_trains_mixes_everything():
     assert not receptive_field.of(model.eval(), "0", images).whole_image
 
 
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: x * 2 + x.mean(2, keepdim=True), lambda x: x.mean(2, keepdim=True) + x * 2],
+    ids=["last", "first"],
+)
+def test_what_one_branch_mixes_leaves_the_other_axis(function):
+    model = nn.Sequential(Returning(function))
+    field = receptive_field.of(model, "0", torch.rand(1, 2, 12, 10))
+    assert field.box((3, 4)) == ((0, 12), (4, 5))
+
+
+@pytest.mark.parametrize(
+    "function", [lambda x: x * 2 + x.mT, lambda x: x.mT + x * 2], ids=["last", "first"]
+)
+def test_an_axis_that_two_branches_swap_is_seen_whole(function):
+    model = nn.Sequential(Returning(function))
+    field = receptive_field.of(model, "0", torch.rand(1, 2, 8, 8))
+    assert field.box((3, 4)) == ((0, 8), (0, 8))
+
+
 def test_errors(model, images):
     with pytest.raises(ValueError, match="conv9"):
         receptive_field.of(model, "conv9", images)
@@ -354,7 +382,11 @@ def test_errors(model, images):
     with pytest.raises(RuntimeError, match="does not require grad"):
         receptive_field.of(nn.Sequential(Returning(torch.ones_like)), "0", images)
     weights = nn.Parameter(torch.ones(3, 4, 8, 8))
-    with pytest.raises(RuntimeError, match="does not depend"):
+    with pytest.raises(TypeError, match=r"layer '0' returns 2 tensors, not one"):
+        receptive_field.of(nn.Sequential(Returning(lambda x: (x * 2, x))), "0", images)
+    with pytest.raises(TypeError, match=r"returns \(3,\), not \(N, C, \*map\)"):
+        receptive_field.of(nn.Sequential(Returning(lambda x: x.sum((1, 2, 3)))), "0", images)
+    with pytest.raises(RuntimeError, match=r"^the layer does not depend on the images"):
         receptive_field.of(nn.Sequential(Returning(lambda x: weights * 2)), "0", images)
 
 

@@ -21,7 +21,7 @@ class Pair(nn.Module):
     """Two outputs, each of one input."""
 
     def forward(self, one, other):
-        return one * 2, other * 3
+        return one.flip(2) * 2, other * 3
 
 
 def hook(x):
@@ -54,7 +54,7 @@ CASES = {
     "Hardshrink": [F.hardshrink],
     "Neg": [torch.neg],
     "Abs": [torch.abs],
-    "Exp": [torch.exp],
+    "Exp": [torch.exp, lambda x: x.permute(2, 3, 0, 1).exp().permute(2, 3, 0, 1)],
     "Exp2": [torch.exp2],
     "Expm1": [torch.expm1],
     "Log": [torch.log],
@@ -73,7 +73,12 @@ CASES = {
     "Floor": [torch.floor],
     "Ceil": [torch.ceil],
     "NanToNum": [torch.nan_to_num],
-    "Add": [lambda x: x + 1, lambda x: x + x[:, :1], lambda x: x[0][None] + x],
+    "Add": [
+        lambda x: x + 1,
+        lambda x: x + x[:, :1],
+        lambda x: x[0][None] + x,
+        lambda x: x[0, 0] + x,
+    ],
     "Sub": [lambda x: x - weight(6, 1)],
     "Rsub": [lambda x: 1 - x],
     "Mul": [lambda x: x * weight(2, 1, 1), lambda x: x[0] * x],
@@ -126,7 +131,11 @@ CASES = {
     "Std": [lambda x: x.std((0, 1))[None, None], lambda x: x * x.std()],
     "LinalgVectorNorm": [F.normalize, lambda x: x.norm(dim=-3)[None]],
     "Logsumexp": [lambda x: x.logsumexp(1, keepdim=True)],
-    "Cat": [lambda x: torch.cat([x, x[:, :1]], 1), lambda x: torch.cat([x, x * 2], -3)],
+    "Cat": [
+        lambda x: torch.cat([x, x[:, :1]], 1),
+        lambda x: torch.cat([x, x * 2], -3),
+        lambda x: torch.cat([weight(1, 2, 0, 5), x], 2),
+    ],
     "Stack": [
         lambda x: torch.stack([x[:, 0], x[:, 1]], 1),
         lambda x: torch.stack([x[0, 0], x[0, 1]], -3)[None],
@@ -231,6 +240,8 @@ for name, mode in RESAMPLED.items():
             resample(mode, scale_factor=2.0, align_corners=True),
         ]
 
+CASES["UpsampleNearest2D"].append(lambda x: F.interpolate(x.mean(2, keepdim=True), (4, 7)))
+
 # What is said to see more than it does, along an axis or both.
 WIDER = [
     lambda x: x - x[:, :, :1],
@@ -252,9 +263,14 @@ WIDER = [
     lambda x: F.interpolate(x, (1, 7)),
     lambda x: F.interpolate(x[:, :, :1], (4, 7), mode="bilinear"),
     lambda x: F.interpolate(x[:, :, :1], scale_factor=2.0, mode="nearest-exact"),
+    lambda x: F.interpolate(x[:, :, :1], (4, 7), mode="bilinear", align_corners=True),
+    lambda x: F.interpolate(x, (1, 7), mode="bilinear", align_corners=True),
+    lambda x: F.pixel_shuffle(x.transpose(1, 2)[:, :4], 2).transpose(1, 2),
+    lambda x: F.pixel_unshuffle(x.transpose(1, 2)[..., :4], 2).transpose(1, 2),
     lambda x: F.pad(x, (2, 1, 0, 0), "circular"),
     lambda x: F.conv2d(weight(1, 2, 6, 5), x[:, :, :2, :2]),
     lambda x: F.batch_norm(x, *NORM[:2], x.sum((0, 2, 3)), None),
+    lambda x: F.batch_norm(x[..., :2], *NORM[:2], x[..., :2].sum((0, 1, 2)), None),
 ]
 
 # Recorded on a GPU only.
@@ -355,6 +371,7 @@ MOVES = {
     "linear to a size": (resample("linear", size=9), 12),
     "nearest to its own size": (resample("nearest", size=12), 1),
     "linear by a fraction": (resample("linear", scale_factor=0.7), 12),
+    "linear by one and a half": (resample("linear", scale_factor=1.5), 12),
 }
 
 

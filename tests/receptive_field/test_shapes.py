@@ -37,6 +37,13 @@ def test_the_model_neither_runs_nor_changes():
     snapshot.assert_unchanged()
 
 
+@pytest.mark.parametrize("dtype", [torch.float, torch.double])
+def test_a_head_that_does_not_fit_the_image_is_not_run(dtype):
+    model = nn.Sequential(build(), nn.Flatten(), nn.Linear(7, 2)).to(dtype)
+    model[0].register_forward_pre_hook(lambda *_: pytest.fail("the model ran"))
+    assert shapes.find_field(model, "0.3", IMAGE.to(dtype)).size == (8, 8)
+
+
 def test_asked_again_it_is_not_traced_again(monkeypatch):
     model, found = build(), []
     find = shapes._find

@@ -64,6 +64,11 @@ def test_one_number_stands_for_both_axes():
     assert one == Windows([3, 3], [2, 2], [1, 1], [1, 1]).follow(boxes, (9, 9), (5, 5))
 
 
+def test_a_change_between_windows_is_in_none():
+    span = Windows([1], [3], [0], [1]).follow([((4, 6), (3, 4))], (10, 10), (4, 4))
+    assert (span.starts, span.corners, span.needed) == ([(2, 1)], [(6, 3)], (1, 1))
+
+
 def test_boxes_of_one_size_lie_within_the_map():
     boxes = [((0, 2), (0, 5)), ((8, 10), (11, 12)), ((3, 7), (4, 6))]
     starts, size = place_boxes(boxes, (10, 12))
