@@ -298,7 +298,7 @@ _HANDLERS: dict[str, Handler] = {
     "Glu": _mix_along,
     **dict.fromkeys(("Mean", "Sum", "Amax", "Amin", "Max", "Min", "Logsumexp"), _reduce),
     **dict.fromkeys(("Prod", "Var", "Std", "LinalgVectorNorm"), _reduce),
-    "Cat": _keep,  # along the dimension that grows, no input is as long as the output
+    "Cat": _keep,  # an input as long as the output, along the dimension too, is all of it
     "Stack": _stack,
     "Select": _select,
     "Unbind": _select,
