@@ -135,6 +135,17 @@ def test_values_and_in_place_semantics_are_those_of_the_call_itself(spelling):
     assert (actual is x) == (expected is plain)
 
 
+def test_a_batch_norm_of_permuted_maps_gets_its_gradient_as_it_reads_it():
+    """PyTorch's own backward pass of it is wrong, of one example, for a contiguous gradient."""
+    norm = nn.BatchNorm2d(3).eval()
+    norm.running_var.copy_(torch.tensor([0.5, 2.0, 4.0]))
+    weight = torch.linspace(-1, 2, 30).reshape(1, 3, 2, 5)
+    x = torch.linspace(-2, 3, 30).reshape(2, 5, 1, 3).permute(2, 3, 0, 1)
+    found = oracle.input_attribution(lambda x: F.relu(norm(x)) * weight, x, None, "deconvnet")[0]
+    scale = 1 / (norm.running_var + norm.eps).sqrt()
+    torch.testing.assert_close(found, weight.clamp(min=0) * scale[:, None, None])
+
+
 def test_leaky_and_smooth_families_are_replaced_only_when_asked():
     plain = [-0.01, 0.04, -0.01, 0.04, -1.0, 4.0, -1.0, 4.0]
     guided = [max(value, 0.0) for value in plain]

@@ -92,8 +92,8 @@ def check(
         The report.
 
     Raises:
-        TypeError: If the layer is not supported, lazy or quantised, or a type is not one of the
-            four.
+        TypeError: If the layer is not supported, lazy or quantised, a type is not one of the four,
+            or the transpose returns another type, or on another device, than it is given.
         ValueError: If the size or the memory format does not fit the layer, or the batch is empty.
     """
     if dtype not in FLOATING:
@@ -112,6 +112,10 @@ def check(
         candidate = transpose(layer, geometry.input_size)
         back = candidate(g)
         again = candidate(y)
+    if (back.dtype, back.device) != (x.dtype, x.device):
+        raise TypeError(
+            f"the transpose returns {back.dtype} on {back.device}, not {x.dtype} on {x.device}"
+        )
     unit = measure_rounding(geometry, dtype, place)
     tolerance, dot_tolerance = 4 * unit, 8 * unit
 

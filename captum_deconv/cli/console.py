@@ -116,7 +116,9 @@ def _describe_error(error: Exception) -> str:
     # typer's and click's own errors, wherever the installed typer keeps their classes.
     if hasattr(error, "format_message"):
         return str(error.format_message())
-    if type(error).__module__.startswith(("captum_deconv", "builtins")) and str(error):
+    if not str(error):
+        return type(error).__name__
+    if type(error).__module__.startswith(("captum_deconv", "builtins")):
         return str(error)
     return f"{type(error).__name__}: {error}"
 

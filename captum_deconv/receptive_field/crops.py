@@ -5,9 +5,11 @@ fields lie inside its own. Two things could still tell a crop from the image:
 
 * The grids of strided layers. Where the crop starts at a multiple of the layers' total stride
   (``ReceptiveField.alignment``), every layer has the same grid, shifted by whole steps.
-* Padding. At an edge where the box was clipped, the crop ends where the image ends, so the same
-  padding follows. At any other edge the box lies wholly inside, and a neuron that sees the padding
-  of a crop's own edge also sees past that edge, so it is no part of the pass.
+* Padding. Where the neuron sees past an edge of the image, the crop ends where the image ends, so
+  the same padding follows. At any other edge the field lies wholly inside, and what would see the
+  padding of a crop's own edge also sees past that edge, so it is no part of the pass. (A slice
+  leaves out neurons that see nothing of the kind, and of a crop it would leave out others: behind
+  one the alignment is the whole image.)
 
 A crop ends where it leaves the image's remainder of that stride, so that a network that pads by
 what it is given ("same" padding, as in TensorFlow) pads the crop as it would the image.
@@ -75,7 +77,7 @@ def cut(field: ReceptiveField, position: Sequence[int], least: Sequence[int] | N
     if field.whole_image or not position:
         return Crop((0,) * len(field.image_size), tuple(field.image_size), tuple(position))
     starts, stops, places = [], [], []
-    for axis, (start, stop) in enumerate(field.box(position)):
+    for axis, (start, stop) in enumerate(field.reach(position)):
         length, step, stride = field.image_size[axis], field.alignment[axis], field.stride[axis]
         first = start // step * step
         stop = length - (length - stop) // step * step
@@ -83,14 +85,10 @@ def cut(field: ReceptiveField, position: Sequence[int], least: Sequence[int] | N
             # All crops' sizes differ by whole steps, so both ends stay on the grid.
             first = min(first, length - least[axis])
             stop = max(stop, first + least[axis])
-        if stop <= first:  # a neuron that sees nothing but padding
-            first, stop = 0, length
-        shift = float(first / stride) if stride > 0 else 0.0
-        if not shift.is_integer() or shift > position[axis]:  # off the layer's grid, or before it
-            first, shift = 0, 0.0
         starts.append(first)
         stops.append(stop)
-        places.append(position[axis] - int(shift))
+        # A whole number, as the alignment is one of strides.
+        places.append(position[axis] - round(first / stride) if stride else position[axis])
     return Crop(tuple(starts), tuple(stops), tuple(places))
 
 

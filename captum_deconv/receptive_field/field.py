@@ -66,13 +66,41 @@ class ReceptiveField:
         # What sees padding only along one axis sees nothing of the image at all.
         return box if all(start < stop for start, stop in box) else ((0, 0),) * len(box)
 
+    def reach(self, position: Sequence[int]) -> tuple[tuple[int, int], ...]:
+        """Return what a crop must hold for the neuron not to tell it from the image.
+
+        That is the box, and where the neuron sees past an edge of the image, all up to that edge:
+        the gaps of a dilated layer may leave it out of the box.
+
+        Args:
+            position: As for the box.
+
+        Returns:
+            Start and stop for each spatial axis of the image; all of it where padding is all that
+            the neuron sees.
+
+        Raises:
+            IndexError: If the layer has no such position.
+        """
+        ends = []
+        for axis, (start, stop) in enumerate(self.box(position)):
+            length = self.image_size[axis]
+            path = self._paths[axis] if self._paths and self.stride[axis] else None
+            past = path.follow(position[axis], bounded=False) if path else None
+            if start == stop:
+                start, stop = 0, length
+            elif past is not None:
+                start, stop = max(min(past.first, start), 0), min(max(past.last + 1, stop), length)
+            ends.append((start, stop))
+        return tuple(ends)
+
     def _bound(self, axis: int, position: Sequence[int]) -> tuple[int, int]:
         length = self.image_size[axis]
         if self.whole_image or self.stride[axis] == 0:
             return 0, length
         path = self._paths[axis] if self._paths else None
         if path is not None:
-            seen = path.follow(position[axis])
+            seen = path.follow(position[axis], bounded=True)
             return (0, 0) if seen is None else (seen.first, seen.last + 1)
         start = math.floor(position[axis] * self.stride[axis]) + self.offset[axis]
         stop = start + self.size[axis]
@@ -85,7 +113,27 @@ class _Stage(NamedTuple):
     output: int
     input: int
     step: Step
-    size: int
+    sizes: tuple[int, int]  # of both
+
+    @property
+    def equivariant(self) -> bool:
+        """Whether a part of the input, by whole steps, gives what it gives in the whole.
+
+        It does where each position that the output does not have would read beyond the input's
+        end. A slice has none for some that read inside, and of a part it leaves out others.
+        """
+        size, length = self.sizes
+        period = self.step.scale.denominator
+        before = (self._read(place, length).first for place in range(-period, 0))
+        behind = (self._read(place, length).last for place in range(size, size + period))
+        return (
+            self.step.equivariant
+            and all(first < 0 for first in before)
+            and all(last >= length for last in behind)
+        )
+
+    def _read(self, place: int, length: int) -> Interval:
+        return self.step.go_back(Interval(place, place), length, bounded=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,18 +146,21 @@ class _Path:
     scales: dict[int, Fraction]
 
     @functools.cached_property
-    def _known(self) -> dict[int, Interval | None]:
+    def _known(self) -> dict[tuple[int, bool], Interval | None]:
         return {}
 
-    def follow(self, place: int) -> Interval | None:
-        """Return what one place is computed from; None if of nothing in the image."""
-        if place not in self._known:
-            self._known[place] = self._follow(place, bounded=True)
-        return self._known[place]
+    def follow(self, place: int, *, bounded: bool) -> Interval | None:
+        """Return what one place is computed from; None if of nothing in the image.
+
+        Unbounded, everything goes on for ever: what it would be computed from in a larger image.
+        """
+        if (place, bounded) not in self._known:
+            self._known[place, bounded] = self._follow(place, bounded=bounded)
+        return self._known[place, bounded]
 
     def _follow(self, place: int, *, bounded: bool) -> Interval | None:
         seen = {self.start: Interval(place, place)}
-        for output, source, step, size in self.stages:
+        for output, source, step, (_, size) in self.stages:
             if output not in seen:
                 continue
             first, last = step.go_back(seen[output], size, bounded=bounded)
@@ -125,7 +176,7 @@ class _Path:
     @property
     def equivariant(self) -> bool:
         """Whether the map of a moved image is the moved map."""
-        return all(stage.step.equivariant for stage in self.stages)
+        return all(stage.equivariant for stage in self.stages)
 
     def measure(self) -> tuple[int, Fraction, int] | None:
         """Return size, stride and offset where nothing is clipped; None where they have no end."""
@@ -256,13 +307,15 @@ def _trace_paths(output: Tensor, images: Tensor) -> tuple[_Path | None, ...]:
             for (source, place), dims in find_sources(node, number):
                 if source not in order:
                     continue
+                of_output, of_input = shape_of(node)[number], shape_of(source)[place]
                 arrived = {
-                    dim: (known[out], step) for dim, (out, step) in dims.items() if out in known
+                    dim: (known[out], step, (of_output[out], of_input[dim]))
+                    for dim, (out, step) in dims.items()
+                    if out in known
                 }
-                sizes = shape_of(source)[place]
                 earlier = tracks.get((source, place))
                 merged: dict[int, _Track] = {}
-                for dim, (track, step) in arrived.items():
+                for dim, (track, step, sizes) in arrived.items():
                     scale = track.scale * step.scale
                     if earlier is None:
                         merged[dim] = _Track(track.axis, scale, len(scales))
@@ -271,7 +324,7 @@ def _trace_paths(output: Tensor, images: Tensor) -> tuple[_Path | None, ...]:
                         merged[dim] = earlier[dim]
                     else:
                         continue
-                    stages.append(_Stage(track.place, merged[dim].place, step, sizes[dim]))
+                    stages.append(_Stage(track.place, merged[dim].place, step, sizes))
                 tracks[source, place] = merged
     found = tracks.get((end.node, end.output_nr))
     if found is None:

@@ -140,11 +140,10 @@ def _select(node: Any, output: End, source: End) -> Dims:
 
 def _split(node: Any, output: End, source: End) -> Dims:
     (split,) = _saved_dims(node, len(source[1]))
-    sizes = getattr(node, "_saved_split_sizes", None)  # of the whole, which no crop has
+    sizes = getattr(node, "_saved_split_sizes", None)
     before = sum(sizes[: output[0]]) if sizes else node._saved_split_size * output[0]
     dims: Dims = {d: (d, IDENTITY) for d in range(len(source[1]))}
-    window = Window(padding=-before, equivariant=not sizes and before == 0)
-    return {**dims, split: (split, window)}
+    return {**dims, split: (split, Window(padding=-before))}
 
 
 def _slice(node: Any, output: End, source: End) -> Dims:
@@ -153,7 +152,6 @@ def _slice(node: Any, output: End, source: End) -> Dims:
     window = Window(
         stride=_signed(node._saved_step),
         padding=-min(max(start + source[1][sliced] * (start < 0), 0), source[1][sliced]),
-        equivariant=start >= 0,
     )
     dims: Dims = {d: (d, IDENTITY) for d in range(len(source[1]))}
     return {**dims, sliced: (sliced, window)}
@@ -262,8 +260,7 @@ def _interpolate(node: Any, output: End, source: End, *, reach: int, centred: bo
         if centred and reach == 0:
             shift = scale / 2  # the nearest pixel's centre, not the one below
         moves = bool(factor) and not corners and (1 / scale).denominator == 1
-        step = Interpolation(scale, shift, reach, moves or before == after)
-        dims[axis] = (axis, step)
+        dims[axis] = (axis, Interpolation(scale, shift, reach, moves))
     return dims
 
 

@@ -61,7 +61,7 @@ class Window:
     stride: int = 1
     padding: int = 0
     dilation: int = 1
-    equivariant: bool = True
+    equivariant: ClassVar[bool] = True
 
     @property
     def scale(self) -> Fraction:

@@ -241,6 +241,14 @@ class TestCheck:
         with pytest.raises(TypeError, match=str(dtype)):
             adjoint.check(nn.Conv2d(1, 1, 1), (2, 2), dtype=dtype)
 
+    def test_refuses_a_transpose_to_another_type(self):
+        def build(layer, size):
+            transpose = adjoint.transpose_of(layer, size)
+            return lambda g: transpose(g).double()
+
+        with pytest.raises(TypeError, match=r"returns torch\.float64 on cpu"):
+            adjoint.check(nn.Conv2d(2, 3, 3), (8, 8), transpose=build, dtype=torch.float32)
+
     def test_refuses_an_empty_batch_a_wrong_layout_and_no_values(self):
         with pytest.raises(ValueError, match="batch_size"):
             adjoint.check(nn.Conv2d(1, 1, 1), (2, 2), batch_size=0)

@@ -262,3 +262,38 @@ def test_a_layer_that_no_image_leads_to():
     (found,) = ask(method, images, [(0, 1, 1)])
     assert torch.equal(found, expected)
     assert not found.any()
+
+
+class Sliced(nn.Module):
+    """A network that leaves out a part of its maps, and whose layer answers to nothing."""
+
+    def __init__(self, cut):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cut = cut
+        self.first, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 5, padding=2)
+        nn.init.constant_(self.last.bias, -100)
+        self.layer = nn.ReLU()
+
+    def forward(self, x):
+        return self.layer(self.last(self.cut(self.first(x))))
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        lambda x: x[..., :-2],
+        lambda x: x[..., 2:],
+        lambda x: x[..., :50],
+        lambda x: x.chunk(2, -1)[0],
+        lambda x: nn.functional.pad(x, (-3, 3)),
+    ],
+)
+def test_neurons_of_slices_where_no_activation_could_tell_a_wrong_crop(cut, photographs):
+    """A deconvnet reads no activations, so a dead layer's neurons have gradients too."""
+    method = NeuronDeconvnet(Sliced(cut), "layer")
+    selectors = [(0, 70, column) for column in (0, 20, 47)]
+    for selector, found in zip(selectors, ask(method, photographs, selectors), strict=True):
+        expected = method.attribute(photographs, selector)
+        assert expected.any()
+        torch.testing.assert_close(found, expected)

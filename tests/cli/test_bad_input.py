@@ -36,6 +36,7 @@ from PIL import Image
         (["-m", network("NotANumber")], 1, ["NaN"]),
         (["-m", network("NaNWeights")], 1, ["NaN"]),
         (["-m", network("Failing")], 1, ["first line second line"]),
+        (["-m", network("Speechless")], 1, ["AssertionError"]),
         (["-m", "r3d_18", "-w", "none"], 1, ["takes no photographs"]),
         (["-w", "none.pt"], 1, ["none.pt", "no such weights file"]),
         (["--device", "cuda:99"], 1, ["--device cpu"]),

@@ -69,6 +69,11 @@ class Smooth(Network):
         self.features[1] = nn.GELU()
 
 
+class Speechless(Network):
+    def forward(self, x):
+        raise AssertionError
+
+
 class Failing(Network):
     def forward(self, x):
         raise RuntimeError("first line\nsecond line")

@@ -10,5 +10,6 @@ def assert_one_line(result, code, *words):
     lines = result.stderr.splitlines()
     assert len(lines) == 1, result.stderr
     assert lines[0].startswith("captum-deconv: error: ")
+    assert not lines[0].endswith(":")
     for word in words:
         assert word in lines[0]

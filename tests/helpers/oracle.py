@@ -56,7 +56,11 @@ class _MaskedRectifier(torch.autograd.Function):
     @staticmethod
     def backward(ctx, signal):
         (mask,) = ctx.saved_tensors
-        return EQUATIONS[ctx.method](signal, lambda signal: signal * mask), None, None, None, None
+        passed = EQUATIONS[ctx.method](signal, lambda signal: signal * mask)
+        # It lies in memory as the input does, like autograd's own: for PyTorch's batch norm reads
+        # it wrongly on the CPU where it is contiguous and the input, of one example, is permuted.
+        laid = torch.empty_like(mask, dtype=passed.dtype).copy_(passed)
+        return laid, None, None, None, None
 
 
 class _Activation(torch.autograd.Function):

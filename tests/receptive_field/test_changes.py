@@ -87,7 +87,7 @@ OPERATIONS = {
     "reflected": lambda x: F.pad(x, (2, 2, 2, 2), mode="reflect"),
     "channels joined": lambda x: torch.cat([F.conv2d(x, draw(2, 6, 7, 7), padding=3), x], 1),
     "channels joined, from behind": lambda x: torch.cat([x * 2, x], -3).relu(),
-    "maps of two sizes joined": lambda x: torch.cat([x, F.max_pool2d(x, 3, 1, 1)[:, :2]], 1),
+    "joined with pooled maps": lambda x: torch.cat([x, F.max_pool2d(x, 3, 1, 1)[:, :2]], 1),
     "rows joined": lambda x: torch.cat([x, x], 2),
     "joined with plain maps": lambda x: torch.cat([x, torch.ones_like(whole(x))], 1),
     "images joined": lambda x: torch.cat([x, x], 0),
@@ -127,7 +127,7 @@ def test_an_operation_gives_what_it_gives(name):
 # see them written, or switches, ends the following.
 WHOLE = {
     *("transposed", "mean, not counted", "mean, rounded up", "cropped", "reflected", "gated"),
-    *("images joined", "rows joined", "joined with plain maps", "maps of two sizes joined"),
+    *("images joined", "rows joined", "joined with plain maps", "joined with pooled maps"),
     *("each image scaled", "each row scaled", "of places", "channels padded", "layer norm"),
     *("slice in place", "whole in place", "upsampled", "shuffled", "asked"),
     *("maps as weights", "skip over rows", "rounded", "written elsewhere", "normed by the batch"),

@@ -79,11 +79,6 @@ def test_what_has_no_smaller_crop_is_the_whole_axis():
     assert crops.cut(no_map, ()) == crops.Crop((0, 0), (20, 30), ())
     padding_alone = ReceptiveField((2,), (1,), (-5,), (1,), (9,), False)
     assert crops.cut(padding_alone, (1,)) == crops.Crop((0,), (9,), (1,))
-    # Whose crop would begin between two places of the layer, or after the neuron's own.
-    between = ReceptiveField((3,), (3,), (2,), (2,), (20,), False)
-    assert crops.cut(between, (2,)) == crops.Crop((0,), (12,), (2,))
-    after = ReceptiveField((3,), (2,), (6,), (2,), (20,), False)
-    assert crops.cut(after, (2,)) == crops.Crop((0,), (14,), (2,))
 
 
 def test_sizes_are_joined_where_a_pass_costs_more_than_the_pixels():

@@ -355,15 +355,34 @@ def test_a_box_holds_all_that_a_place_changes_with(number):
 
 
 MOVES = {
-    "slice": (lambda x: x[..., 2:], 1),
+    "whole slice": (lambda x: x[..., :], 1),
+    "slice": (lambda x: x[..., 2:], 12),
     "slice with steps": (lambda x: x[..., 1::3], 3),
-    "slice to an end": (lambda x: x[..., :7], 1),
+    "slice to an end": (lambda x: x[..., :7], 12),
+    "slice to before the end": (lambda x: x[..., :-2], 12),
+    "slice with steps to before the end": (lambda x: x[..., :-1:3], 3),
     "slice from the end": (lambda x: x[..., -9:], 12),
-    "first part": (lambda x: x.split(7, 2)[0], 1),
+    "first part": (lambda x: x.split(7, 2)[0], 12),
+    "first half": (lambda x: x.chunk(2, 2)[0], 12),
+    "only part": (lambda x: x.split(12, 2)[0], 1),
+    "cut off by padding": (lambda x: F.pad(x, (-1, 1)), 12),
+    "cut off behind by padding": (lambda x: F.pad(x, (1, -2)), 12),
     "second part": (lambda x: x.chunk(2, 2)[1], 12),
     "first part of a size": (lambda x: x.split([7, 5], 2)[0], 12),
     "second part of a size": (lambda x: x.split([5, 7], 2)[1], 12),
     "transposed convolution": (lambda x: F.conv_transpose1d(x, weight(2, 2, 3), stride=2), 1),
+    "transposed convolution of gaps": (
+        lambda x: F.conv_transpose1d(x, weight(2, 2, 2), weight(2), stride=3),
+        12,
+    ),
+    "transposed convolution, cut off": (
+        lambda x: F.conv_transpose1d(x, weight(2, 2, 2), stride=2, padding=1),
+        12,
+    ),
+    "transposed convolution of the double": (
+        lambda x: F.conv_transpose1d(x, weight(2, 2, 4), stride=2, padding=1),
+        1,
+    ),
     "reflection": (lambda x: F.avg_pool1d(F.pad(x, (1, 1), "reflect"), 3, 2), 2),
     "nearest": (resample("nearest", scale_factor=3.0), 1),
     "nearest exact": (resample("nearest-exact", scale_factor=2.0), 1),
@@ -372,15 +391,22 @@ MOVES = {
     "linear between corners": (resample("linear", scale_factor=2.0, align_corners=True), 12),
     "nearest to a size": (resample("nearest", size=24), 12),
     "linear to a size": (resample("linear", size=9), 12),
-    "nearest to its own size": (resample("nearest", size=12), 1),
+    "nearest to its own size": (resample("nearest", size=12), 12),
+    "nearest to a half": (resample("nearest", scale_factor=0.5), 12),
     "linear by a fraction": (resample("linear", scale_factor=0.7), 12),
     "linear by one and a half": (resample("linear", scale_factor=1.5), 12),
 }
 
 
+@pytest.mark.parametrize("padded", [0, 1, 2])
 @pytest.mark.parametrize("name", MOVES)
-def test_a_neuron_cannot_tell_its_crop_from_the_image(name):
-    function, alignment = MOVES[name]
+def test_a_neuron_cannot_tell_its_crop_from_the_image(name, padded):
+    """Nor one of a layer behind, which takes what it finds no positions for as padding."""
+    inner, alignment = MOVES[name]
+
+    def function(x):
+        return F.avg_pool1d(inner(x), 2 * padded + 1, 1, padded)
+
     images = torch.rand(1, 2, 12, dtype=torch.double, generator=torch.Generator().manual_seed(0))
     leaf = images.clone().requires_grad_()
     output = function(leaf.clone())
