@@ -69,6 +69,7 @@ class OfCroppedNeuron(OfNeuron):
                 and len(layer) == len(images) > 0
                 and layer.dtype in (torch.float32, torch.float64)
                 and layer.requires_grad
+                and not layer._backward_hooks  # which the gradient to it would pass twice
             )
 
     def answer_each(self, questions: Iterable[Any], name: str) -> Iterator[Gradients]:
@@ -167,7 +168,8 @@ class OfCroppedNeuron(OfNeuron):
         call = replace(self.call, inputs=torch.stack(parts))
         recording = OfCrops(call, self.methods, capture)
         try:
-            ((gradients,),) = recording.answer_within(select, self._held)
+            with self._held.begun_anew():
+                ((gradients,),) = recording.answer_within(select, self._held)
         except torch.OutOfMemoryError:
             raise
         except Exception:

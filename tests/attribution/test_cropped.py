@@ -297,3 +297,35 @@ def test_neurons_of_slices_where_no_activation_could_tell_a_wrong_crop(cut, phot
         expected = method.attribute(photographs, selector)
         assert expected.any()
         torch.testing.assert_close(found, expected)
+
+
+class Halving(nn.Module):
+    def forward(self, x):
+        x = x * 1
+        if x.requires_grad:
+            x.register_hook(lambda gradient: gradient / 2)
+        return x
+
+
+def test_a_hook_on_the_layers_tensor_is_called_once(photographs):
+    model = make_network()
+    model[6] = Halving()
+    method = NeuronDeconvnet(model, "6")
+    for found, selector in zip(ask(method, photographs, CORNERS), CORNERS, strict=True):
+        expected = method.attribute(photographs, selector)
+        assert expected.any()
+        assert torch.equal(found, expected)
+
+
+def test_crops_of_a_network_in_train_mode_pass_with_the_buffers_of_the_images(photographs):
+    """A spectral norm moves its vectors on with each pass, and the weights with them."""
+    model, images = make_network().double(), photographs.double()
+    model[5] = nn.utils.parametrizations.spectral_norm(model[5]).train()
+    before = Snapshot(model)
+    method = NeuronDeconvnet(model, "5")
+    for found, selector in zip(ask(method, images, CORNERS), CORNERS, strict=True):
+        expected = method.attribute(images, selector)
+        torch.testing.assert_close(
+            found, expected, rtol=0, atol=float(1e-13 * expected.abs().max())
+        )
+    before.assert_unchanged()

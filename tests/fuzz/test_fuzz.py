@@ -15,6 +15,7 @@ from fuzzing.rectifying import ALL, ON_VIEWS, PLACES
 from fuzzing.references import largest_difference, relative_error, same
 from opaque import TELLS
 
+from captum_deconv.attribution.cropped import OfCroppedNeuron
 from captum_deconv.engine import coverage, hooks, modes, rectifiers, rules, saved
 
 LOTS = range(6)  # of fifty examples
@@ -149,6 +150,21 @@ def test_control_a_planted_fault_is_found(fault, monkeypatch):
     FAULTS[fault](monkeypatch)
     with pytest.raises(AssertionError):
         run_all(shrink=False)
+
+
+def test_neurons_are_asked_on_crops(monkeypatch):
+    """And the control: what crops give is held against the reference."""
+    plan = Plan((Operate("convolution"), Rectify("module")), "maps", 2, size=12, batch=3)
+    question = Question("NeuronGuidedBackprop", index=(1, 6, 6, 0), each=2)
+    assert answer(plan, question).cropped
+
+    def flip(recording, *given, pass_back=OfCroppedNeuron._pass_back):
+        found = pass_back(recording, *given)
+        return [[(crop, part.flip(-1)) for crop, part in parts] for parts in found]
+
+    monkeypatch.setattr(OfCroppedNeuron, "_pass_back", flip)
+    with pytest.raises(AssertionError, match="relative error"):
+        answer(plan, question)
 
 
 def test_control_a_value_that_is_none_is_not_near_any():

@@ -12,17 +12,21 @@ crops and of the RNN.
 """
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 import torch
 from snapshot import Snapshot
 from torch import Tensor
 
 import captum_deconv as cd
+from captum_deconv.attribution import cropped
+from captum_deconv.attribution.cropped import OfCroppedNeuron
 from captum_deconv.engine import lean
 from fuzzing.networks import CHOICES, Built, UnusableError, build
 from fuzzing.plans import Plan, Question
@@ -50,18 +54,33 @@ _REPORTED = "no rule can reach inside"
 
 
 @contextmanager
-def strictly_lean() -> Iterator[None]:
-    """Let the package let go of the smallest tensors too, and put NaN where it reads nothing."""
+def strictly() -> Iterator[list[bool]]:
+    """Let the package let go of the smallest tensors, and ask neurons on the smallest crops.
+
+    Where a pass reads nothing, there is NaN.
+
+    Yields:
+        For each pass of crops, whether they were smaller than the images.
+    """
 
     def fill(shape: Any, stride: Any, dtype: Any, device: Any) -> Tensor:
         return torch.empty_strided(shape, stride, dtype=dtype).fill_(torch.nan)
 
-    small, view = lean._SMALL, lean._blank.view
-    lean._SMALL, lean._blank.view = 0, fill  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        lean._SMALL, lean._blank.view = small, view  # type: ignore[method-assign]
+    smaller: list[bool] = []
+    pass_back = OfCroppedNeuron._pass_back
+
+    def note(recording: OfCroppedNeuron, *given: Any) -> Any:
+        found = pass_back(recording, *given)
+        size = recording.leaves[0].shape[2:]
+        smaller.extend(parts[0][0].size != size for parts in found[:1])
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lean, "_SMALL", 0)
+        patch.setattr(lean._blank, "view", fill)
+        patch.setattr(cropped, "_PASS", -math.inf)
+        patch.setattr(OfCroppedNeuron, "_pass_back", note)
+        yield smaller
 
 
 @dataclass
@@ -77,6 +96,7 @@ class Answered:
         said: The package's warnings and errors.
         exact: Whether it is equal bit for bit.
         error: Where it is not, the largest difference from the reference, in its largest value.
+        cropped: Whether a neuron was asked on a part of the images.
     """
 
     answer: str
@@ -87,6 +107,7 @@ class Answered:
     said: list[str] = field(default_factory=list)
     exact: bool = True
     error: float = 0.0
+    cropped: bool = False
 
 
 @dataclass(frozen=True)
@@ -106,8 +127,9 @@ def answer(plan: Plan, question: Question) -> Answered:
     """
     built = build(plan)
     question = _adapt(question, built)
-    with strictly_lean():
-        return _Asking(built, question).answer()
+    with strictly() as smaller:
+        answered = _Asking(built, question).answer()
+    return replace(answered, cropped=any(smaller))
 
 
 def _adapt(question: Question, built: Built) -> Question:

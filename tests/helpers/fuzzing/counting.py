@@ -33,6 +33,7 @@ class Counts:
             count[name][str(getattr(question, name))] += 1
         for name in ("dtype", "batch", "dimensions", "head", "layout", "training", "chain"):
             count[name][str(getattr(plan, name))] += 1
+        count["neurons on crops"][str(answered.cropped)] += 1
         count["inputs"][str(len(answered.built.inputs))] += 1
         count["steps"]["drawn"] += len(plan.steps)
         count["steps"]["fitting"] += sum(
