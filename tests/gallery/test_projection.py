@@ -160,17 +160,21 @@ def test_an_unaligned_crop_would_show():
 
 
 @pytest.mark.parametrize(
-    ("cut_to", "noticed"),
-    [(5, "the layer gives"), (13, "in the index"), (16, "a projection reaches beyond it")],
+    ("wrong", "noticed"),
+    [
+        ({"stride": (5, 5)}, "the layer gives"),
+        ({"size": (13, 13)}, "in the index"),
+        ({"size": (16, 16)}, "a projection reaches beyond it"),
+    ],
 )
-def test_a_field_that_is_too_small_is_noticed_and_the_image_taken(monkeypatch, cut_to, noticed):
+def test_a_field_that_is_wrong_is_noticed_and_the_image_taken(monkeypatch, wrong, noticed):
     torch.manual_seed(0)
     model, images = Pooled().double().eval(), [i.double() for i in make_images(3, 50, 50)]
     index = features.scan(model, ["6"], images, k=3, progress=False)
     right = find_field(model, "6", images[0])
-    assert min(right.size) > cut_to
-    small = dataclasses.replace(right, size=(cut_to, cut_to), _paths=(), _map_size=())
-    monkeypatch.setattr(projector, "find_field", lambda *_: small)
+    assert (right.size, right.stride) == ((17, 17), (4, 4))
+    other = dataclasses.replace(right, **wrong, _paths=(), _map_size=())
+    monkeypatch.setattr(projector, "find_field", lambda *_: other)
     with pytest.warns(RuntimeWarning, match=f"does not hold .*{noticed}.*whole images instead"):
         found = gallery.project(index, model, images)
     assert found.patches.shape[3:] == (50, 50)
