@@ -72,6 +72,13 @@ class OfCroppedNeuron(OfNeuron):
                 and not layer._backward_hooks  # which the gradient to it would pass twice
             )
 
+    def _run(self, arguments: Sequence[Any], held: Any) -> None:
+        before = _read_random_states(self.leaves[0].device)
+        super()._run(arguments, held)
+        after = _read_random_states(self.leaves[0].device)
+        # A crop would get other random numbers.
+        self._cropped = self._cropped and all(map(torch.equal, before, after))
+
     def answer_each(self, questions: Iterable[Any], name: str) -> Iterator[Gradients]:
         """As for every recording; some questions are read ahead, and their crops pass together."""
         return super().answer_each(self._read_ahead(iter(questions)), name)
@@ -177,6 +184,12 @@ class OfCroppedNeuron(OfNeuron):
             return []
         by_question = torch.split(gradients, len(layer))
         return [list(zip(*pair, strict=True)) for pair in zip(cuts, by_question, strict=True)]
+
+
+def _read_random_states(device: torch.device) -> list[Tensor]:
+    """Return what the next random numbers follow from, on the CPU and on a device."""
+    read = getattr(torch.get_device_module(device), "get_rng_state", None)  # torch.cpu has none
+    return [torch.get_rng_state(), *([] if read is None else [read(device)])]
 
 
 def _find_places(starts: Sequence[Tensor]) -> list[list[list[int]]]:

@@ -112,6 +112,8 @@ class Mask:
         passes = find_passing(node, saved)
         # In the order of what is kept: of a slice, a comparison may be in another than the slice.
         self._shape, self._stride = passes.shape, passes.stride()
+        # The other kernels are given the saved tensor first.
+        self._signal_leads = type(node).__name__ == "HardtanhBackward0"
         self._on_cpu = saved.device.type == "cpu"
         self._kept: Any = arena.keep(_in_order(passes)) if self._on_cpu else passes.bool()
         self.applied = False
@@ -123,6 +125,22 @@ class Mask:
             return self._passing.expand(self._shape)
         chosen: Tensor = torch.where(self._find_passing(), self._passing, self._blocked)
         return chosen
+
+    def lay_out(self, gradient: Tensor, signal: Tensor) -> Tensor:
+        """Return a gradient in the order of memory that autograd would have given it.
+
+        That follows from both the signal and what was saved, of which the node read one value.
+        """
+        if gradient.stride() == signal.stride() == self._stride:
+            return gradient
+        saved, above = (
+            torch.empty_strided(self._shape, stride, device="meta")
+            for stride in (self._stride, signal.stride())
+        )
+        order = (above + saved if self._signal_leads else saved + above).stride()
+        if gradient.stride() == order:
+            return gradient
+        return gradient.new_empty_strided(self._shape, order).copy_(gradient)
 
     def apply_(self, gradient: Tensor) -> Tensor:
         """Set a gradient to zero, in place, where no signal passes."""

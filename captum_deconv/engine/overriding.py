@@ -74,6 +74,7 @@ def _mask(mask: Mask, rule: Rule | None, grad_inputs: Gradients, grad_outputs: G
     grad_input, grad_output = grad_inputs[0], grad_outputs[0]
     if grad_input is None or grad_output is None:
         return None
+    grad_input = mask.lay_out(grad_input, grad_output)
     if rule is not deconvnet:  # which asks for no mask
         grad_input = mask.apply_(grad_input)
     return (grad_input if rule is None else rule(grad_input, grad_output),)

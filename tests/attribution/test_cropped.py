@@ -329,3 +329,17 @@ def test_crops_of_a_network_in_train_mode_pass_with_the_buffers_of_the_images(ph
             found, expected, rtol=0, atol=float(1e-13 * expected.abs().max())
         )
     before.assert_unchanged()
+
+
+@pytest.mark.filterwarnings("ignore:the model is in train mode")
+def test_a_network_that_draws_random_numbers_is_asked_in_the_whole_image(photographs, sizes):
+    model = make_network(kept=nn.Dropout(0.5))
+    model[3].train()
+    hook, seen = sizes
+    model.register_forward_pre_hook(hook)
+    method = NeuronDeconvnet(model, "5")
+    torch.manual_seed(1)
+    (found, *_) = ask(method, photographs, CORNERS)
+    assert seen == [(SIDE, SIDE)]
+    torch.manual_seed(1)
+    assert torch.equal(found, method.attribute(photographs, CORNERS[0]))

@@ -68,6 +68,32 @@ def test_where_position_0_is_in_a_gap_the_next_tells_the_offset():
     assert [field.box((p,)) for p in range(4)] == [((0, 0),), ((0, 0),), ((1, 2),), ((1, 2),)]
 
 
+def test_a_crop_reaches_an_edge_that_the_gaps_of_a_dilated_layer_leave_out():
+    """At position 0 it reads -1, 1, ..., 7; at 5, one pixel past the last."""
+    gaps = nn.Conv1d(3, 3, 5, padding=1, dilation=2)
+    field = receptive_field.of(nn.Sequential(gaps), "0", torch.zeros(1, 3, 12))
+    assert [field.box((p,)) for p in (0, 1, 5)] == [((1, 8),), ((0, 9),), ((4, 11),)]
+    assert [field.reach((p,)) for p in (0, 1, 5)] == [((0, 8),), ((0, 9),), ((4, 12),)]
+    with pytest.raises(IndexError, match="outside"):
+        field.reach((6,))
+
+
+def test_what_sees_nothing_but_padding_reaches_everything():
+    padded = nn.Conv2d(3, 3, 1, padding=1)
+    field = receptive_field.of(nn.Sequential(padded), "0", torch.zeros(1, 3, 6, 8))
+    assert field.box((0, 3)) == ((0, 0), (0, 0))
+    assert field.reach((0, 3)) == ((0, 6), (0, 8))
+    assert field.reach((1, 3)) == field.box((1, 3)) == ((0, 1), (2, 3))
+
+
+@pytest.mark.parametrize("start", [130, -70])
+def test_a_slice_that_begins_far_in(start):
+    images = torch.zeros(1, 3, 200, requires_grad=True)
+    field = receptive_field.trace((images * 1)[..., start:], images)
+    first = range(200)[start]
+    assert (field.offset, field.box((0,))) == ((first,), ((first, first + 1),))
+
+
 class Unreached(nn.Module):
     def forward(self, x):
         pytest.fail("the pass went on behind the layer")
