@@ -43,11 +43,11 @@ class _DiffersError(Exception):
 class OfCroppedNeuron(OfNeuron):
     """From a neuron of the layer to the inputs, by its crop where that is exact and worth it.
 
-    That is so where the model takes images and nothing else, in full precision, the neuron is at
-    one place of the layer's map, and the graph of the pass over the whole image proves that it sees
-    a small part of it. A model that computes something else on a crop, such as one that measures
-    the whole image without autograd's knowledge, is seen by its activations. In every other case
-    the neuron is asked in the whole image.
+    That is so where the model takes images and nothing else, in full precision, and draws no random
+    numbers, the neuron is at one place of the layer's map, and the graph of the pass over the whole
+    image proves that it sees a small part of it. A model that computes something else on a crop,
+    such as one that measures the whole image without autograd's knowledge, is seen by its
+    activations. In every other case the neuron is asked in the whole image.
     """
 
     def __init__(self, call: ModelCall, methods: Sequence[Method], *, cropped: bool) -> None:
