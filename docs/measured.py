@@ -26,6 +26,7 @@ def read_fuzz() -> dict[str, str]:
         "shared": answers.get("shared memory", 0),
         "none": answers.get("no gradient", 0),
         "wrong": len(record["failures"]),
+        "crops": counts["neurons on crops"]["True"],
         "spellings": len(counts["rectifier"]),
         "least_spelling": min(counts["rectifier"].values()),
         "operations": len(counts["operation"]),
