@@ -21,6 +21,7 @@ class Interrupt:
     def __init__(self, at: int = 0, files: tuple[str, ...] = ("",), *, opcodes: bool = False):
         self.at, self.files, self.opcodes = at, files, opcodes
         self.places: list[tuple[CodeType, int]] = []
+        self._dropped = False
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
         """Look at an event, as the function given to :func:`sys.settrace`."""
@@ -36,11 +37,15 @@ class Interrupt:
     def run(self, call: Callable[[], Any], look: Callable[[], Any] = lambda: None) -> bool:
         """Make a call, and tell whether it was interrupted.
 
+        Python itself drops what comes while it closes a generator that nobody holds any more, as
+        Python 3.13 does torch's: the call then goes on to its end.
+
         Args:
             call: What to interrupt.
             look: Called after the interrupt, while the frames that it tore apart are still alive.
         """
-        before = sys.gettrace()  # what measures coverage
+        before, unraisable = sys.gettrace(), sys.unraisablehook  # what measures coverage; pytest's
+        sys.unraisablehook = self._note_dropped
         sys.settrace(self)
         try:
             call()
@@ -50,7 +55,16 @@ class Interrupt:
             return True
         finally:
             sys.settrace(before)
-        return False
+            sys.unraisablehook = unraisable
+        if self._dropped:
+            look()
+        return self._dropped
+
+    def _note_dropped(self, dropped: Any) -> None:
+        if isinstance(dropped.exc_value, KeyboardInterrupt):
+            self._dropped = True
+        else:
+            sys.__unraisablehook__(dropped)
 
     def describe(self) -> str:
         """Say where it last was."""
